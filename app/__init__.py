@@ -1,0 +1,1 @@
+"""mq-gateway: an HTTP-to-STOMP gateway with DIRAC's message-queue vocabulary."""

@@ -1,0 +1,1 @@
+"""Connections to message brokers: the abstract MQConnector and its specialisations."""

@@ -1,0 +1,127 @@
+"""MQConnector: the abstract interface of one authenticated connection to one mqService.
+
+A site plugs in its own class through the entry-point group `mq_gateway.connectors`; `mq_type` in the
+configuration names the entry point. Everything here runs on one event loop; no method blocks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.config.settings import DestinationSettings, ServiceSettings
+from app.domain.link import LinkState, LinkStatus
+from app.domain.message import Message, Publication
+from app.domain.uri import MqUri
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An mqURI with what the configuration says about it."""
+
+    uri: MqUri
+    settings: DestinationSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message handed to a listener. `token` and `epoch` belong to the connector: an ack never crosses an epoch."""
+
+    message: Message
+    token: str
+    epoch: int
+
+
+class Listener(Protocol):
+    """Called from the event loop; every method returns at once and raises nothing."""
+
+    def on_message(self, delivery: Delivery) -> None:
+        """A message arrived."""
+
+    def on_lost(self) -> None:
+        """The link is gone; unacked deliveries are void, the broker gives them to somebody again."""
+
+    def on_restored(self) -> None:
+        """The link is back and the subscription stands again, in a new epoch."""
+
+    def on_cancelled(self, detail: str) -> None:
+        """The broker ended this subscription and it is not coming back."""
+
+
+class Subscription(ABC):
+    """One consumer on one destination."""
+
+    @abstractmethod
+    def ack(self, delivery: Delivery) -> bool:
+        """Acknowledge; False where the delivery belongs to an older epoch and nothing was sent."""
+
+    @abstractmethod
+    def nack(self, delivery: Delivery) -> bool:
+        """Give one message back for redelivery where the broker can (see the dialect); False as for ack."""
+
+    @abstractmethod
+    async def close(self, timeout: float) -> None:
+        """Unsubscribe; what was delivered and not acked goes back to the destination. Idempotent, raises nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectorContext:
+    """What a connector gets from the gateway beside its own settings."""
+
+    in_flight: int
+    #: Called on every change of state, with the previous and the new one.
+    on_state: Callable[[LinkState, LinkState], None]
+    #: Called with what is not reported to any caller, by a name from a closed set (for a counter).
+    on_event: Callable[[str], None]
+
+
+class MQConnector(ABC):
+    """The authenticated connection of one mqService. The constructor does no I/O."""
+
+    def __init__(self, service: str, settings: ServiceSettings, context: ConnectorContext) -> None:
+        self.service = service
+        self.settings = settings
+        self.context = context
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Begin to connect, and return without waiting for the broker."""
+
+    @abstractmethod
+    async def close(self, timeout: float) -> None:
+        """Let what is in flight end within `timeout` seconds, then disconnect for good. Idempotent."""
+
+    @property
+    @abstractmethod
+    def status(self) -> LinkStatus:
+        """The present state of the link."""
+
+    @property
+    @abstractmethod
+    def in_flight(self) -> int:
+        """Publishes handed over and not yet answered."""
+
+    @abstractmethod
+    def check(self, destination: Destination, publication: Publication) -> None:
+        """Refuse what this broker could not take; raises BadRequest and its kin. Does no I/O."""
+
+    @abstractmethod
+    async def publish(
+        self, destination: Destination, publication: Publication, *, timeout: float, confirm: bool = True
+    ) -> None:
+        """Publish, and return when the broker confirmed it (`confirm`) or when the frame was handed over.
+
+        Raises BadRequest, Unavailable (nothing sent), BrokerRejected or OutcomeUnknown; `timeout` in seconds.
+        """
+
+    @abstractmethod
+    async def subscribe(
+        self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
+    ) -> Subscription:
+        """Consume, and return when the broker took the subscription; it outlives reconnects until closed.
+
+        `acknowledge` False: taken as delivered (plain Topics). True: each delivery is acked or nacked, at most
+        `prefetch` outstanding. Raises Unavailable, BrokerRejected, ConfirmTimeout.
+        """

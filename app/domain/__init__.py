@@ -1,0 +1,1 @@
+"""The words of the product: mqURI, message, link, errors. Standard library only."""

@@ -1,0 +1,269 @@
+"""The one error tree. An error knows its code, whether a retry may help and what became of a publish.
+
+    GatewayError
+    +- BadRequest             the caller's mistake: nothing was sent, the same request fails again
+    |  +- InvalidName, InvalidHeader, InvalidParameter, InvalidJson, MalformedRequest
+    |  +- Unauthenticated, Forbidden, UnknownService, UnknownDestination, NotFound, MethodNotAllowed, NotAcceptable
+    |  +- BodyTooLarge, UnsupportedEncoding, SchemaViolation, NotSupportedByBroker, HeadersTooLarge
+    +- Unavailable            nothing was sent, try again later
+    |  +- BrokerUnavailable, Overloaded, DestinationQuarantined, Draining, TooManyStreams, RateLimited
+    +- BrokerRejected         the broker refused this very request
+    +- OutcomeUnknown         sent, no answer: it may have been delivered
+    |  +- ConfirmTimeout, ConnectionLost
+    +- Internal
+
+HTTP status numbers live in app/api/problems.py and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Outcome(StrEnum):
+    """What became of a publish. Every publish ends in exactly one of these."""
+
+    CONFIRMED = "confirmed"
+    UNCONFIRMED = "unconfirmed"
+    REJECTED = "rejected"
+    NOT_SENT = "not_sent"
+    UNKNOWN = "unknown"
+
+
+class Code(StrEnum):
+    """The closed set of problem codes of the HTTP contract."""
+
+    INVALID_NAME = "invalid_name"
+    INVALID_HEADER = "invalid_header"
+    INVALID_PARAMETER = "invalid_parameter"
+    INVALID_JSON = "invalid_json"
+    MALFORMED_REQUEST = "malformed_request"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    UNKNOWN_SERVICE = "unknown_service"
+    UNKNOWN_DESTINATION = "unknown_destination"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_ACCEPTABLE = "not_acceptable"
+    BODY_TOO_LARGE = "body_too_large"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
+    SCHEMA_VIOLATION = "schema_violation"
+    NOT_SUPPORTED_BY_BROKER = "not_supported_by_broker"
+    RATE_LIMITED = "rate_limited"
+    TOO_MANY_STREAMS = "too_many_streams"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    INTERNAL = "internal"
+    BROKER_REJECTED = "broker_rejected"
+    BROKER_UNAVAILABLE = "broker_unavailable"
+    OVERLOADED = "overloaded"
+    DESTINATION_QUARANTINED = "destination_quarantined"
+    DRAINING = "draining"
+    CONFIRM_TIMEOUT = "confirm_timeout"
+    CONNECTION_LOST = "connection_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing wrong with a request: where (header, parameter, part of the path) and what."""
+
+    where: str
+    message: str
+
+
+class GatewayError(Exception):
+    """Base of everything the gateway refuses or fails with; `str()` is the detail for a person."""
+
+    code: ClassVar[Code] = Code.INTERNAL
+    retriable: ClassVar[bool] = False
+    outcome: ClassVar[Outcome] = Outcome.NOT_SENT
+
+    def __init__(
+        self, detail: str, *, errors: Sequence[FieldError] = (), retry_after: float | None = None, allow: str = ""
+    ) -> None:
+        super().__init__(detail)
+        self.errors = tuple(errors)
+        #: Seconds after which another try makes sense; None where the error is not about time.
+        self.retry_after = retry_after
+        #: The methods a MethodNotAllowed names, as for the header `Allow`.
+        self.allow = allow
+
+
+class BadRequest(GatewayError):
+    """The caller's mistake: the same request fails again."""
+
+    code = Code.MALFORMED_REQUEST
+
+
+class MalformedRequest(BadRequest):
+    """The request itself cannot be read."""
+
+
+class InvalidName(BadRequest):
+    """A destination name that no declared destination can have."""
+
+    code = Code.INVALID_NAME
+
+
+class InvalidHeader(BadRequest):
+    """A message header that a broker must not see from a client."""
+
+    code = Code.INVALID_HEADER
+
+
+class InvalidParameter(BadRequest):
+    """A query parameter or path part outside what it may be."""
+
+    code = Code.INVALID_PARAMETER
+
+
+class InvalidJson(BadRequest):
+    """A JSON media type with a body that is not JSON."""
+
+    code = Code.INVALID_JSON
+
+
+class Unauthenticated(BadRequest):
+    """No or no valid credentials."""
+
+    code = Code.UNAUTHENTICATED
+
+
+class Forbidden(BadRequest):
+    """Known, and not allowed."""
+
+    code = Code.FORBIDDEN
+
+
+class UnknownService(BadRequest):
+    """No mqService of that name is configured."""
+
+    code = Code.UNKNOWN_SERVICE
+
+
+class UnknownDestination(BadRequest):
+    """The mqService declares no destination of that name."""
+
+    code = Code.UNKNOWN_DESTINATION
+
+
+class NotFound(BadRequest):
+    """No such page."""
+
+    code = Code.NOT_FOUND
+
+
+class MethodNotAllowed(BadRequest):
+    """The page exists, the method does not; carries `allow`."""
+
+    code = Code.METHOD_NOT_ALLOWED
+
+
+class NotAcceptable(BadRequest):
+    """The client accepts nothing that this page can answer with."""
+
+    code = Code.NOT_ACCEPTABLE
+
+
+class BodyTooLarge(BadRequest):
+    """Above the configured cap or above what the broker takes in one frame."""
+
+    code = Code.BODY_TOO_LARGE
+
+
+class UnsupportedEncoding(BadRequest):
+    """A Content-Encoding: bodies are taken byte for byte, never decompressed."""
+
+    code = Code.UNSUPPORTED_ENCODING
+
+
+class SchemaViolation(BadRequest):
+    """Valid JSON that does not fit the destination's JSON Schema."""
+
+    code = Code.SCHEMA_VIOLATION
+
+
+class NotSupportedByBroker(BadRequest):
+    """Valid, but this broker cannot do it."""
+
+    code = Code.NOT_SUPPORTED_BY_BROKER
+
+
+class HeadersTooLarge(BadRequest):
+    """More or larger headers than the limits allow."""
+
+    code = Code.HEADERS_TOO_LARGE
+
+
+class Unavailable(GatewayError):
+    """Nothing was sent; try again after `retry_after` seconds."""
+
+    retriable = True
+    code = Code.BROKER_UNAVAILABLE
+
+
+class BrokerUnavailable(Unavailable):
+    """The link to the mqService is not up."""
+
+
+class Overloaded(Unavailable):
+    """A bound of this process is reached."""
+
+    code = Code.OVERLOADED
+
+
+class DestinationQuarantined(Unavailable):
+    """The destination closed the shared connection repeatedly and rests."""
+
+    code = Code.DESTINATION_QUARANTINED
+
+
+class Draining(Unavailable):
+    """The process is shutting down and takes no new work."""
+
+    code = Code.DRAINING
+
+
+class TooManyStreams(Unavailable):
+    """A cap on open streams is reached."""
+
+    code = Code.TOO_MANY_STREAMS
+
+
+class RateLimited(Unavailable):
+    """More messages or bytes a second than the caller may send."""
+
+    code = Code.RATE_LIMITED
+
+
+class BrokerRejected(GatewayError):
+    """The broker refused this request, and the refusal can be attributed to it."""
+
+    code = Code.BROKER_REJECTED
+    outcome = Outcome.REJECTED
+
+
+class OutcomeUnknown(GatewayError):
+    """Sent, and no RECEIPT came: the message may or may not have been delivered."""
+
+    retriable = True
+    outcome = Outcome.UNKNOWN
+    code = Code.CONFIRM_TIMEOUT
+
+
+class ConfirmTimeout(OutcomeUnknown):
+    """The deadline passed before the RECEIPT came."""
+
+
+class ConnectionLost(OutcomeUnknown):
+    """The connection was lost before the RECEIPT came."""
+
+    code = Code.CONNECTION_LOST
+
+
+class Internal(GatewayError):
+    """A defect of the gateway."""
+
+    outcome = Outcome.UNKNOWN

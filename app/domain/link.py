@@ -1,0 +1,79 @@
+"""The life of the link to an mqService: states as a table, and what a person may know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class LinkState(StrEnum):
+    """down: waiting before the next attempt. connecting: an attempt is under way. up: authenticated.
+
+    draining: no new work, what is in flight ends. closed: over for good.
+    """
+
+    DOWN = "down"
+    CONNECTING = "connecting"
+    UP = "up"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+#: What may follow what. A link that had been up goes to `connecting` at once, without back-off.
+TRANSITIONS: dict[LinkState, frozenset[LinkState]] = {
+    LinkState.DOWN: frozenset({LinkState.CONNECTING, LinkState.CLOSED}),
+    LinkState.CONNECTING: frozenset({LinkState.UP, LinkState.DOWN, LinkState.CLOSED}),
+    LinkState.UP: frozenset({LinkState.CONNECTING, LinkState.DOWN, LinkState.DRAINING, LinkState.CLOSED}),
+    LinkState.DRAINING: frozenset({LinkState.CLOSED}),
+    LinkState.CLOSED: frozenset(),
+}
+
+
+class LinkFault(StrEnum):
+    """Why a link is not up: the closed set of `last_error.code`."""
+
+    DNS = "dns"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    TLS_VERIFY = "tls_verify"
+    TLS = "tls"
+    AUTH_FAILED = "auth_failed"
+    VHOST_DENIED = "vhost_denied"
+    VERSION = "version"
+    PROTOCOL = "protocol"
+    HEARTBEAT = "heartbeat"
+    WRITE_TIMEOUT = "write_timeout"
+    CLOSED_BY_BROKER = "closed_by_broker"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkError:
+    """The last thing that went wrong: code, a sentence without secrets, Unix time in seconds."""
+
+    code: LinkFault
+    detail: str
+    at: float
+
+
+class LinkFailed(Exception):
+    """A connection attempt or an established connection failed with `fault`; never carries a secret."""
+
+    def __init__(self, fault: LinkFault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkStatus:
+    """A snapshot of one link. Times are Unix seconds; `address` is host:port of the present connection."""
+
+    state: LinkState
+    since: float
+    broker: str | None = None
+    address: str | None = None
+    last_error: LinkError | None = None
+    next_attempt_at: float | None = None
+    epoch: int = 0
+    ever_up: bool = False
