@@ -1,0 +1,1 @@
+"""What the process tells its operators. Labels come from closed sets, logs never carry bodies."""
