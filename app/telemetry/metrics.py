@@ -28,8 +28,8 @@ PUBLISH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 _PREFIX = "mq_gateway"
 
-# One `_created` series beside every counter doubles what is scraped and is read by nobody. The library's switch
-# is process-wide, hence here and not in the class.
+# One `_created` series beside every counter doubles what is scraped and is read by nobody. The library has a
+# process-wide switch only, hence here and not in the class.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
