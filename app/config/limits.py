@@ -1,0 +1,73 @@
+"""Settings that bound what clients can make the gateway hold."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import Field
+
+from app.config.memory import container_memory
+from app.config.section import PositiveSeconds, Section, Size, only
+
+#: Where the machine sets no limit: 512 MiB.
+DEFAULT_MEMORY = 512 << 20
+
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class LimitSettings(Section):
+    """Bounds per process."""
+
+    body_bytes: Size = 4_128_768
+    """Largest message body in bytes; what the broker takes in one frame bounds it too."""
+
+    max_headers: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Message headers (count) a publish may carry."""
+
+    header_bytes: Annotated[int, Field(ge=64, le=1 << 20)] = 8192
+    """Largest header in bytes, name and value."""
+
+    in_flight: Count = 10_000
+    """Publishes (count) per service that wait for the broker at the same time."""
+
+    memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 50)] | None = None
+    """Bytes for in-flight bodies and rings together; unset: half of the cgroup's memory limit, or 512 MiB without one."""
+
+    streams: Count = 10_000
+    """Open event streams (count)."""
+
+    streams_per_principal: Count = 20
+    """Open event streams (count) of one authenticated caller; not counted with `auth.mode: none`."""
+
+    uris_per_stream: Annotated[int, Field(ge=1, le=32)] = 32
+    """Destinations (count) on one event stream."""
+
+    messages_per_second: Annotated[float | None, only(None)] = None
+    """Publishes per second of one caller. Not supported in this version."""
+
+    bytes_per_second: Annotated[float | None, only(None)] = None
+    """Published bytes per second of one caller. Not supported in this version."""
+
+    publish_timeout_max: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """Longest `timeout=` of a publish in seconds; more is capped to this."""
+
+    receive_linger: Annotated[PositiveSeconds, only(2)] = 2.0
+    """Seconds a message waits here for a taker. Only the default: taking messages is not supported in this version."""
+
+    lease_max: Annotated[PositiveSeconds, only(900)] = 900.0
+    """Longest lease in seconds. Only the default: leases are not supported in this version."""
+
+    idempotency_window: Annotated[PositiveSeconds, only(600)] = 600.0
+    """Seconds an Idempotency-Key is remembered. Only the default: not supported in this version."""
+
+    idempotency_keys: Annotated[int, only(100_000)] = 100_000
+    """Idempotency-Keys (count) that are remembered. Only the default: not supported in this version."""
+
+    @cached_property
+    def memory(self) -> int:
+        """`memory_bytes`, or what stands for it when unset, in bytes."""
+        if self.memory_bytes is not None:
+            return self.memory_bytes
+        limit = container_memory()
+        return DEFAULT_MEMORY if limit is None else limit // 2

@@ -1,0 +1,139 @@
+"""Settings of the HTTP server."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from app.config.section import Port, PositiveSeconds, Seconds, Section, TextList, only
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[^\s/:?#\[\]@*]+)(?::[0-9]{1,5})?")
+_HOST = re.compile(r"\[[0-9a-f:.]+\]|[^\s/:?#\[\]@*]+")
+
+
+class ServerTlsSettings(Section):
+    """TLS of the gateway itself. Not supported in this version: let a reverse proxy end TLS."""
+
+    cert_file: Annotated[Path | None, only(None)] = None
+    """PEM file with the certificate. Not supported in this version."""
+
+    key_file: Annotated[Path | None, only(None)] = None
+    """PEM file with its key. Not supported in this version."""
+
+
+class ManagementSettings(Section):
+    """A port of its own for health and metrics. Not supported in this version."""
+
+    host: Annotated[str | None, only(None)] = None
+    """Address of that port. Not supported in this version."""
+
+    port: Annotated[int | None, only(None)] = None
+    """TCP port. Not supported in this version."""
+
+
+class ServerSettings(Section):
+    """Where the gateway listens and how long it waits for whom."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Beyond loopback see `auth.mode`."""
+
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """TCP port; 0 takes a free one."""
+
+    root_path: str = ""
+    """Path prefix under which a reverse proxy publishes the gateway, such as `/gateway`."""
+
+    allowed_hosts: TextList = Field(default_factory=list)
+    """Names, without port, that the Host header may have beside loopback names (against DNS rebinding)."""
+
+    allowed_origins: TextList = Field(default_factory=list)
+    """Origins, such as `https://dash.example`, whose pages may use the gateway."""
+
+    trusted_proxies: TextList = Field(default_factory=list)
+    """Addresses or networks of the reverse proxies whose X-Forwarded-* headers count."""
+
+    peers: Annotated[TextList, only([])] = Field(default_factory=list)
+    """Other replicas. Not supported in this version."""
+
+    tls: ServerTlsSettings = Field(default_factory=ServerTlsSettings)
+    """TLS of the gateway itself. Not supported in this version."""
+
+    management: ManagementSettings = Field(default_factory=ManagementSettings)
+    """A port of its own for health and metrics. Not supported in this version."""
+
+    drain_delay: Seconds = 0.0
+    """Seconds between being told to stop and taking no new work, so that load balancers can notice."""
+
+    drain_seconds: PositiveSeconds = 20.0
+    """Seconds for what is in flight to end when the gateway stops."""
+
+    write_timeout: PositiveSeconds = 10.0
+    """Seconds without any progress after which a reader that does not take its bytes is cut off."""
+
+    header_timeout: PositiveSeconds = 10.0
+    """Seconds a client may take for the head of a request."""
+
+    idle_timeout: PositiveSeconds = 75.0
+    """Seconds a connection may stay open between requests."""
+
+    heartbeat: PositiveSeconds = 15.0
+    """Seconds of silence after which an event stream gets a comment."""
+
+    log_format: Literal["console", "json"] = "console"
+    """Lines for people, or one JSON object a line."""
+
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    """The lowest level that is logged."""
+
+    state_file: Annotated[Path | None, only(None)] = None
+    """File for state that outlives the process. Not supported in this version."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach `host`."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @field_validator("root_path")
+    @classmethod
+    def _rooted(cls, value: str) -> str:
+        if value and (not value.startswith("/") or value.endswith("/")):
+            raise ValueError("empty, or with a slash at its beginning and none at its end")
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, value: list[str]) -> list[str]:
+        return [
+            _matching(_ORIGIN, text, "an origin is scheme://host[:port], without path or wildcard")
+            for text in value
+        ]
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: list[str]) -> list[str]:
+        return [_matching(_HOST, text, "a host name has no scheme, port or wildcard") for text in value]
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for text in value:
+            try:
+                ip_network(text, strict=False)
+            except ValueError:
+                raise ValueError(f"{text!r} is neither an address nor a network") from None
+        return value
+
+
+def _matching(pattern: re.Pattern[str], text: str, rule: str) -> str:
+    if not pattern.fullmatch(text.lower()):
+        raise ValueError(f"{text!r}: {rule}")
+    return text.lower()
