@@ -103,6 +103,14 @@ class MQConnector(ABC):
     def in_flight(self) -> int:
         """Publishes handed over and not yet answered."""
 
+    @property
+    def max_frame(self) -> int | None:
+        """Bytes of the largest frame the broker takes, headers included; None where no such limit is known."""
+        return None
+
+    def check_name(self, uri: MqUri) -> None:  # noqa: B027 - most brokers have no rule of their own
+        """Refuse a name that this broker would read as another one; raises InvalidName."""
+
     @abstractmethod
     def check(self, destination: Destination, publication: Publication) -> None:
         """Refuse what this broker could not take; raises BadRequest and its kin. Does no I/O."""

@@ -44,7 +44,8 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A message as received. `content_type` is None where the producer gave none; `headers` are the producer's own.
+    """A message as received. `content_type` is None where the producer gave none; `headers` are the producer's own,
+    a known `reply-to` as mqURI.
 
     `received_at` is Unix time in seconds, taken when the gateway read the frame.
     """
@@ -56,7 +57,6 @@ class Message:
     headers: Mapping[str, str]
     redelivered: bool
     received_at: float
-    reply_to: MqUri | None = None
 
 
 def rfc3339(timestamp: float) -> str:

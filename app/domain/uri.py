@@ -28,7 +28,9 @@ class DestinationType(StrEnum):
         """`queue`, `queues`, `topic`, `topics` in any case; raises InvalidParameter for anything else."""
         found = _TYPES.get(text.lower())
         if found is None:
-            raise InvalidParameter(f"{text!r} is neither Queues nor Topics", errors=[FieldError("type", "Queues or Topics")])
+            raise InvalidParameter(
+                f"{text!r} is neither Queues nor Topics", errors=[FieldError("type", "Queues or Topics")]
+            )
         return found
 
 

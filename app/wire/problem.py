@@ -40,6 +40,4 @@ def render(
         "retriable": retriable,
         "request_id": request_id,
     }
-    return json.dumps(
-        problem | {k: v for k, v in extra.items() if k not in problem}, separators=(",", ":")
-    ).encode()
+    return json.dumps(problem | {k: v for k, v in extra.items() if k not in problem}, separators=(",", ":")).encode()

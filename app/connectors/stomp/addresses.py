@@ -1,0 +1,49 @@
+"""From configured names to the addresses to try, anew at each attempt: an alias may have moved."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.domain.link import LinkFailed, LinkFault
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address to connect to; `name` is what the certificate must say."""
+
+    name: str
+    ip: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.ip}]" if ":" in self.ip else self.ip
+        return f"{host}:{self.port}"
+
+
+async def resolve(hosts: Sequence[tuple[str, int]]) -> list[Address]:
+    """All addresses of all names, in the order of the names, IPv6 first, shuffled within a family as DIRAC does.
+
+    Raises LinkFailed(DNS) when no name resolves.
+    """
+    found: list[Address] = []
+    failures: list[str] = []
+    for name, port in hosts:
+        try:
+            found += await _lookup(name, port)
+        except OSError as error:
+            failures.append(f"{name}: {error.strerror or error}")
+    if not found:
+        raise LinkFailed(LinkFault.DNS, "; ".join(failures))
+    return found
+
+
+async def _lookup(name: str, port: int) -> list[Address]:
+    # getaddrinfo runs in the loop's thread pool: a hanging resolver costs a thread, not the loop.
+    infos = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    random.shuffle(infos)
+    infos.sort(key=lambda info: info[0] != socket.AF_INET6)
+    return [Address(name, str(info[4][0]), port) for info in infos]

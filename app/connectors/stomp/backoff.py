@@ -1,0 +1,40 @@
+"""How long to wait before the next attempt: DIRAC's formula, `min(max, initial * (1 + increase)^n) * (1 + jitter)`."""
+
+from __future__ import annotations
+
+import random
+
+from app.config.settings import ReconnectSettings
+
+#: A connection that ends sooner than this after it came up counts as a failed attempt: no tight loop on a
+#: broker that accepts and closes. The first such waits are short, so that one bad frame costs under a second.
+SHORT_LIFE = 1.0
+_SHORT_LIFE_WAIT = 0.05
+
+
+class Backoff:
+    """Counts failed attempts in a row. Seconds."""
+
+    def __init__(self, settings: ReconnectSettings) -> None:
+        self._settings = settings
+        self._failed = 0
+        self._short_lives = 0
+
+    def after_failure(self) -> float:
+        """The wait after an attempt that did not come up."""
+        settings = self._settings
+        # The exponent is capped so that years of failing cannot overflow a float.
+        wait = min(settings.max, settings.initial * (1 + settings.increase) ** min(self._failed, 1000))
+        self._failed += 1
+        return self._jittered(wait)
+
+    def after_life(self, seconds: float) -> float:
+        """The wait after a connection that had been up for this long: none, unless it was very short."""
+        self._failed = 0
+        self._short_lives = self._short_lives + 1 if seconds < SHORT_LIFE else 0
+        if self._short_lives <= 1:
+            return 0.0
+        return self._jittered(min(self._settings.max, _SHORT_LIFE_WAIT * 2 ** min(self._short_lives, 30)))
+
+    def _jittered(self, wait: float) -> float:
+        return wait * (1 + random.random() * self._settings.jitter)

@@ -1,0 +1,65 @@
+"""Receipts: a map from receipt id to the one request that waits for it, with the frame's destination."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from app.domain.errors import GatewayError
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A frame whose RECEIPT has not come. `path` is its STOMP destination, empty where it has none."""
+
+    receipt: str
+    path: str
+    future: asyncio.Future[None]
+
+
+class Confirms:
+    """All pending receipts of one connection. Every one ends: by receipt, by refusal, or with the connection."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, Pending] = {}
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __iter__(self) -> Iterator[Pending]:
+        return iter(tuple(self._pending.values()))
+
+    def expect(self, path: str = "") -> Pending:
+        """Register a receipt that the next frame will ask for; the ids are never used twice on a connection."""
+        self._last += 1
+        pending = Pending(f"r{self._last}", path, asyncio.get_running_loop().create_future())
+        self._pending[pending.receipt] = pending
+        return pending
+
+    def forget(self, pending: Pending) -> None:
+        """Nobody waits any longer; a late RECEIPT is ignored."""
+        self._pending.pop(pending.receipt, None)
+
+    def resolve(self, receipt: str) -> bool:
+        """The RECEIPT came; False where nobody waited for it."""
+        pending = self._pending.pop(receipt, None)
+        if pending is None or pending.future.done():
+            return False
+        pending.future.set_result(None)
+        return True
+
+    def refuse(self, pending: Pending, error: GatewayError) -> None:
+        """The broker refused this one."""
+        self.forget(pending)
+        if not pending.future.done():
+            pending.future.set_exception(error)
+
+    def with_id(self, receipt: str) -> Pending | None:
+        return self._pending.get(receipt)
+
+    def fail_all(self, make_error: type[GatewayError], detail: str) -> None:
+        """The connection is lost: every one ends now."""
+        for pending in self:
+            self.refuse(pending, make_error(detail))

@@ -1,0 +1,208 @@
+"""StompMQConnector: an mqService on one STOMP connection, shared by everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from app.config.settings import ServiceSettings
+from app.connectors.base import ConnectorContext, Destination, Listener, MQConnector, Subscription
+from app.connectors.stomp.confirms import Pending
+from app.connectors.stomp.dialect import Dialect
+from app.connectors.stomp.link import Link
+from app.connectors.stomp.returns import Returns
+from app.connectors.stomp.session import Session
+from app.connectors.stomp.subscription import StompSubscription
+from app.domain.errors import (
+    BrokerRejected,
+    BrokerUnavailable,
+    ConfirmTimeout,
+    ConnectionLost,
+    GatewayError,
+    Overloaded,
+)
+from app.domain.link import LinkStatus
+from app.domain.message import Publication
+from app.domain.uri import MqUri
+
+logger = logging.getLogger("mq_gateway.stomp")
+
+#: Seconds for restoring one subscription after a reconnect.
+_RESTORE_DEADLINE = 10.0
+_RESTORE_TOGETHER = 100
+
+
+class StompMQConnector(MQConnector):
+    """Publishes with a receipt each; subscriptions outlive the connection; a request ends as exactly one outcome."""
+
+    def __init__(self, service: str, settings: ServiceSettings, context: ConnectorContext) -> None:
+        super().__init__(service, settings, context)
+        self._link = Link(service, settings, context, self._restore, self._lost)
+        self._dialect = Dialect("", settings.max_frame_bytes)
+        self._returns: Returns | None = None
+        self._subscriptions: dict[StompSubscription, None] = {}
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._running: asyncio.Task[None] | None = None
+        self._chores: set[asyncio.Task[None]] = set()
+        self._careful = False
+
+    async def start(self) -> None:
+        self._running = asyncio.create_task(self._link.run(), name=f"link {self.service}")
+
+    @property
+    def status(self) -> LinkStatus:
+        return self._link.status
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    @property
+    def max_frame(self) -> int | None:
+        return self._dialect.max_frame
+
+    def check_name(self, uri: MqUri) -> None:
+        self._dialect.check_name(uri)
+
+    # Publishing.
+
+    def check(self, destination: Destination, publication: Publication) -> None:
+        self._send_headers(self._dialect, destination, publication)
+
+    def _send_headers(
+        self, dialect: Dialect, destination: Destination, publication: Publication
+    ) -> tuple[str, dict[str, str]]:
+        path = dialect.path(destination)
+        headers = dialect.send_headers(publication)
+        dialect.check_frame(path, headers, publication)
+        return path, headers
+
+    async def publish(
+        self, destination: Destination, publication: Publication, *, timeout: float, confirm: bool = True
+    ) -> None:
+        deadline = asyncio.get_running_loop().time() + timeout
+        session = self._link.current or await self._link.session(timeout)
+        path, headers = self._send_headers(session.dialect, destination, publication)
+        if path not in session.declared:
+            session.declared.add(path)
+            headers.update(session.dialect.declare_headers(destination))
+        self._enter_window()
+        try:
+            pending = session.send(path, publication.body, publication.content_type, headers, confirm=confirm)
+            await self._sent(session, pending, deadline)
+        except TimeoutError:
+            raise ConfirmTimeout(f"no confirmation within {timeout:g} s: it may have been delivered") from None
+        finally:
+            self._leave_window()
+
+    async def _sent(self, session: Session, pending: Pending | None, deadline: float) -> None:
+        """Wait for the RECEIPT, or where none was asked for until the kernel took the frame."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await (session.transport.writable() if pending is None else pending.future)
+        finally:
+            if pending is not None:
+                session.confirms.forget(pending)
+        if pending is None and not session.is_open:
+            raise ConnectionLost("the connection was lost while the frame was handed over")
+
+    def _enter_window(self) -> None:
+        if self._in_flight >= self.context.in_flight:
+            raise Overloaded(f"{self._in_flight} publishes to {self.service} are in flight", retry_after=1)
+        self._in_flight += 1
+        self._idle.clear()
+
+    def _leave_window(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+    # Consuming.
+
+    async def subscribe(
+        self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
+    ) -> Subscription:
+        deadline = asyncio.get_running_loop().time() + timeout
+        session = await self._link.session(timeout)
+        returns = self._returns or Returns(session)
+        subscription = StompSubscription(
+            destination, listener, acknowledge=acknowledge, prefetch=prefetch, on_end=self._forget
+        )
+        try:
+            async with asyncio.timeout_at(deadline):
+                await subscription.establish(session, returns)
+        except TimeoutError:
+            self._chore(subscription.close(timeout))
+            raise ConfirmTimeout(f"{self.service} did not confirm the subscription within {timeout:g} s") from None
+        except ConnectionLost as error:
+            raise BrokerUnavailable(f"the link was lost while subscribing: {error}", retry_after=1) from None
+        except asyncio.CancelledError:
+            self._chore(subscription.close(timeout))
+            raise
+        self._subscriptions[subscription] = None
+        return subscription
+
+    def _forget(self, subscription: StompSubscription) -> None:
+        self._subscriptions.pop(subscription, None)
+
+    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    # The life of the link.
+
+    async def _restore(self, session: Session) -> None:
+        self._dialect = session.dialect
+        self._returns = returns = Returns(session)
+        # Should one of them end the connection, nobody knows which: next time they go one after the other.
+        careful, self._careful = self._careful, True
+        limit = asyncio.Semaphore(1 if careful else _RESTORE_TOGETHER)
+        async with asyncio.TaskGroup() as group:
+            for subscription in list(self._subscriptions):
+                group.create_task(self._restore_one(subscription, session, returns, limit, careful=careful))
+        self._careful = False
+
+    async def _restore_one(
+        self,
+        subscription: StompSubscription,
+        session: Session,
+        returns: Returns,
+        limit: asyncio.Semaphore,
+        *,
+        careful: bool,
+    ) -> None:
+        try:
+            async with limit, asyncio.timeout(_RESTORE_DEADLINE):
+                await subscription.restore(session, returns)
+        except BrokerRejected as error:
+            subscription.cancelled(str(error))
+        except ConnectionLost as error:
+            if careful and session.last_error is not None:
+                subscription.cancelled(f"subscribing again ended the connection: {error}")
+        except (GatewayError, TimeoutError) as error:
+            logger.warning("%s: %s not restored: %s", self.service, subscription.destination.uri, error)
+
+    def _lost(self) -> None:
+        for subscription in list(self._subscriptions):
+            subscription.lost()
+
+    async def close(self, timeout: float) -> None:
+        if self._running is None:
+            return
+        running, self._running = self._running, None
+        session = self._link.current
+        self._link.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+                if session is not None and session.is_open:
+                    await session.disconnect()
+        running.cancel()
+        await asyncio.gather(running, *self._chores, return_exceptions=True)
+        self._link.finish()

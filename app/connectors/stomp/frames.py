@@ -1,0 +1,95 @@
+"""STOMP frames: bytes to frames and back. The frame codec is stomp.py's; the splitting of the stream is ours.
+
+Source: STOMP 1.2, sections "STOMP Frames", "Value Encoding" and "Augmented BNF".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from stomp import utils
+from stomp.utils import Frame
+
+from app.domain.link import LinkFailed, LinkFault
+
+__all__ = ["HEARTBEAT", "Frame", "FrameReader", "body_of", "encode"]
+
+#: What a heart-beat looks like on the wire.
+HEARTBEAT = b"\n"
+MAX_HEADER_BLOCK = 1 << 20
+MAX_FRAME = 128 << 20
+
+_HEADER_END = re.compile(rb"\n\r?\n")
+_CONTENT_LENGTH = re.compile(rb"\ncontent-length:(\d{1,12})\r?\n")
+
+
+def encode(frame: Frame) -> bytes:
+    """A frame as it goes to the wire; header values are already escaped."""
+    return b"".join(utils.convert_frame(frame))
+
+
+def body_of(frame: Frame) -> bytes:
+    """The body of a received frame."""
+    body = frame.body
+    return bytes(body) if body else b""
+
+
+class FrameReader:
+    """Splits what arrives into frames. Heart-beats vanish; a frame may arrive in any number of pieces."""
+
+    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+        self._buffer = bytearray()
+        self._needed = 1  # bytes below which looking again is useless: keeps large bodies linear
+        self._max_frame = max_frame
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield the frames that are complete; raises LinkFailed(PROTOCOL) on what is not STOMP."""
+        self._buffer += data
+        start = 0
+        while len(self._buffer) - start >= self._needed:
+            start = self._skip_line_ends(start)
+            end = self._frame_end(start)
+            if end is None:
+                break
+            frame = utils.parse_frame(bytes(self._buffer[start:end]))
+            start, self._needed = end + 1, 1
+            yield frame
+        del self._buffer[:start]
+
+    def _skip_line_ends(self, start: int) -> int:
+        while start < len(self._buffer) and self._buffer[start] in b"\r\n":
+            start += 1
+        return start
+
+    def _frame_end(self, start: int) -> int | None:
+        """Index of the NUL that ends the frame at `start`; None while it is incomplete."""
+        head = _HEADER_END.search(self._buffer, start)
+        if head is None:
+            if len(self._buffer) - start > MAX_HEADER_BLOCK:
+                raise LinkFailed(LinkFault.PROTOCOL, "the broker sent a header block above 1 MiB")
+            return None
+        length = _CONTENT_LENGTH.search(self._buffer, start, head.end())
+        if length is None:
+            return self._find_nul(head.end(), start)
+        return self._counted_end(start, head.end() + int(length.group(1)))
+
+    def _find_nul(self, body: int, start: int) -> int | None:
+        end = self._buffer.find(b"\0", body)
+        if end >= 0:
+            return end
+        self._check_size(len(self._buffer) - start)
+        return None
+
+    def _counted_end(self, start: int, end: int) -> int | None:
+        self._check_size(end - start)
+        if len(self._buffer) <= end:
+            self._needed = end - start + 1
+            return None
+        if self._buffer[end] != 0:
+            raise LinkFailed(LinkFault.PROTOCOL, "the broker's frame is longer than its content-length")
+        return end
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_frame:
+            raise LinkFailed(LinkFault.PROTOCOL, f"the broker sent a frame above {self._max_frame} bytes")

@@ -1,0 +1,94 @@
+"""Giving unacked messages back to RabbitMQ after their subscription ended.
+
+UNSUBSCRIBE leaves them locked to the connection, and RabbitMQ's STOMP plugin then refuses NACK for the ended
+subscription. But an ack id is `T_<subscription>@@<session>@<n>` with n counted over the whole connection, and the
+plugin looks only at whether the subscription exists: NACK under the id of a living one puts the message back.
+A message that was under way when UNSUBSCRIBE took effect comes as an ERROR without its number; numbers are
+consecutive, so it is the one after the last seen. Observed on RabbitMQ 3.10.8 and held by an integration test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Iterable
+
+from stomp.utils import Frame
+
+from app.connectors.stomp.session import Route, Session
+from app.domain.errors import GatewayError
+from app.domain.link import LinkFailed, LinkFault
+
+logger = logging.getLogger("mq_gateway.stomp")
+
+#: A message under way arrives right after its subscription ended, so only the latest ones matter.
+_MAX_ENDED = 1000
+
+
+class Returns:
+    """The returning of one connection. Kept by the session's owner, fed by the session's callbacks."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._prefix = ""
+        self._last = 0
+        self._ended: deque[str] = deque(maxlen=_MAX_ENDED)
+        self._janitor: asyncio.Task[str | None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        session.on_tag = self._seen
+        session.on_orphan = self._orphan
+
+    def _seen(self, message_id: str) -> None:
+        _, _, rest = message_id.partition("@@")
+        self._prefix, _, number = rest.rpartition("@@")
+        self._last = int(number) if number.isdigit() else self._last
+
+    def ended(self, subscription: str) -> None:
+        """A subscription with acknowledgement was ended; remember it for messages still under way."""
+        self._ended.append(subscription)
+
+    def _orphan(self, subscription: str) -> None:
+        self._last += 1
+        if subscription in self._ended:
+            token = f"T_{subscription}@@{self._prefix}@@{self._last}"
+            task = asyncio.get_running_loop().create_task(self.give_back([token]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def give_back(self, tokens: Iterable[str]) -> None:
+        """Put these messages back on their queue; ends the connection where nothing else would free them."""
+        borrowed = await self._living_subscription()
+        if borrowed is None:
+            self._session.abort(LinkFailed(LinkFault.INTERNAL, "reconnecting to give messages back to their queue"))
+            return
+        for token in tokens:
+            _, _, rest = token.partition("@@")
+            self._session.nack(f"T_{borrowed}@@{rest}")
+
+    async def _living_subscription(self) -> str | None:
+        if self._janitor is None:
+            self._janitor = asyncio.get_running_loop().create_task(self._subscribe_janitor())
+        return await asyncio.shield(self._janitor)
+
+    async def _subscribe_janitor(self) -> str | None:
+        """A subscription that never gets a message, on a topic of its own; None where the broker refuses it."""
+        path = f"/topic/mq-gateway.returns.{secrets.token_hex(8)}"
+        route = Route(path, False, _ignore_message, _ignore_cancel)
+        subscription, pending = self._session.subscribe(route, {})
+        try:
+            async with asyncio.timeout(5):
+                await pending.future
+        except (GatewayError, TimeoutError) as error:
+            logger.warning("%s: no subscription for giving messages back: %s", self._session.address, error)
+            return None
+        return subscription
+
+
+def _ignore_message(_frame: Frame) -> None:
+    """Nobody publishes there."""
+
+
+def _ignore_cancel(_detail: str) -> None:
+    """The next one to need it finds out by its own deadline."""

@@ -1,0 +1,165 @@
+"""One consumer that outlives reconnects: a new subscription id in every epoch, acks fenced by it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from stomp import constants as stomp
+from stomp.utils import Frame
+
+from app.connectors.base import Delivery, Destination, Listener, Subscription
+from app.connectors.stomp.frames import body_of
+from app.connectors.stomp.returns import Returns
+from app.connectors.stomp.session import Route, Session
+from app.domain.errors import GatewayError
+from app.domain.message import Message
+from app.wire.headers import visible
+
+
+class StompSubscription(Subscription):
+    """At most `prefetch` deliveries are unacked; only what this epoch delivered can be acked."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        listener: Listener,
+        *,
+        acknowledge: bool,
+        prefetch: int,
+        on_end: Callable[[StompSubscription], None],
+    ) -> None:
+        self.destination = destination
+        self._listener = listener
+        self._acknowledge = acknowledge
+        self._prefetch = prefetch
+        self._on_end = on_end
+        self._session: Session | None = None
+        self._returns: Returns | None = None
+        self._id = ""
+        self._unacked: dict[str, None] = {}
+        self._closing = False
+
+    async def establish(self, session: Session, returns: Returns) -> None:
+        """SUBSCRIBE on this connection and wait for the RECEIPT; the caller sets the deadline."""
+        dialect = session.dialect
+        path = dialect.path(self.destination)
+        self._session, self._returns = session, returns
+        self._unacked.clear()
+        route = Route(path, self._acknowledge, self._on_frame, self._on_cancelled)
+        headers = dialect.subscribe_headers(self.destination, self._prefetch if self._acknowledge else None)
+        self._id, pending = session.subscribe(route, headers)
+        session.declared.add(path)
+        try:
+            await pending.future
+        except BaseException:
+            session.confirms.forget(pending)
+            raise
+
+    async def restore(self, session: Session, returns: Returns) -> None:
+        """After a reconnect; a refusal cancels the subscription, a lost connection leaves it for the next one."""
+        if self._closing:
+            return
+        await self.establish(session, returns)
+        self._listener.on_restored()
+
+    def lost(self) -> None:
+        """The connection is gone: what is unacked the broker gives to somebody again."""
+        self._session = None
+        self._unacked.clear()
+        self._listener.on_lost()
+
+    def cancelled(self, detail: str) -> None:
+        """The broker will not have this subscription."""
+        self._on_cancelled(detail)
+
+    def _on_cancelled(self, detail: str) -> None:
+        self._session = None
+        self._on_end(self)
+        self._listener.on_cancelled(detail)
+
+    def _on_frame(self, frame: Frame) -> None:
+        token = frame.headers.get(stomp.HDR_ACK, "")
+        if self._acknowledge:
+            self._unacked[token] = None
+        if not self._closing and self._session is not None:
+            self._listener.on_message(Delivery(self._message(frame, self._session), token, self._session.epoch))
+
+    def _message(self, frame: Frame, session: Session) -> Message:
+        headers = visible(frame.headers)
+        uri = self.destination.uri
+        if "reply-to" in headers:
+            known = session.dialect.uri_of(uri.service, headers["reply-to"])
+            headers["reply-to"] = str(known) if known is not None else headers["reply-to"]
+        return Message(
+            mq_uri=uri,
+            message_id=session.dialect.message_id(frame.headers),
+            body=body_of(frame),
+            content_type=frame.headers.get(stomp.HDR_CONTENT_TYPE),
+            headers=headers,
+            redelivered=frame.headers.get("redelivered") == "true",
+            received_at=time.time(),
+        )
+
+    def ack(self, delivery: Delivery) -> bool:
+        if self._session is None or delivery.token not in self._unacked:
+            return False
+        del self._unacked[delivery.token]
+        self._session.ack(delivery.token)
+        return True
+
+    def nack(self, delivery: Delivery) -> bool:
+        if self._session is None or delivery.token not in self._unacked:
+            return False
+        if not self._session.dialect.nack_requeues:
+            return self._reopen(self._session)
+        del self._unacked[delivery.token]
+        self._session.nack(delivery.token)
+        return True
+
+    def _reopen(self, session: Session) -> bool:
+        # Only ending the subscription gives messages back here; all that is unacked comes again, marked redelivered.
+        session.unsubscribe(self._id).future.add_done_callback(_retrieve)
+        session.drop_route(self._id)
+        self._unacked.clear()
+        dialect = session.dialect
+        route = Route(dialect.path(self.destination), True, self._on_frame, self._on_cancelled)
+        headers = dialect.subscribe_headers(self.destination, self._prefetch)
+        self._id, pending = session.subscribe(route, headers)
+        pending.future.add_done_callback(self._reopened)
+        return True
+
+    def _reopened(self, future: asyncio.Future[None]) -> None:
+        error = future.exception()
+        if isinstance(error, GatewayError) and self._session is not None and self._session.is_open:
+            self._on_cancelled(str(error))
+
+    async def close(self, timeout: float) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._on_end(self)
+        session = self._session
+        if session is None or not session.is_open:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._unsubscribe(session)
+        except (TimeoutError, GatewayError):
+            pass  # the connection is lost or stuck: its end gives everything back
+        finally:
+            session.drop_route(self._id)
+
+    async def _unsubscribe(self, session: Session) -> None:
+        returns = self._returns
+        locked = self._acknowledge and session.dialect.keeps_unacked
+        if locked and returns is not None:
+            returns.ended(self._id)
+        await session.unsubscribe(self._id).future
+        if locked and returns is not None and self._unacked:
+            await returns.give_back(self._unacked)
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    future.exception()

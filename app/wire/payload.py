@@ -1,0 +1,97 @@
+"""Bodies: what is JSON, what is text, and the envelope that carries any of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from pydantic_core import from_json
+
+from app.domain.errors import InvalidJson
+from app.domain.message import Message, rfc3339
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether the media type is JSON: `application/json`, `text/json` or a `+json` suffix (RFC 6839)."""
+    if content_type is None:
+        return False
+    essence = content_type.partition(";")[0].strip().lower()
+    return essence in {"application/json", "text/json"} or essence.endswith("+json")
+
+
+def parse_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is any value
+    """The value of a JSON text (RFC 8259: UTF-8, no NaN); raises InvalidJson with the place of the fault."""
+    try:
+        return from_json(body, allow_inf_nan=False, cache_strings=False)
+    except ValueError as error:
+        return _parse_deep(body, error)
+
+
+def _parse_deep(body: bytes, error: ValueError) -> Any:  # noqa: ANN401
+    # The fast parser refuses deep nesting, which RFC 8259 allows: the slower one decides.
+    if "recursion limit" in str(error):
+        try:
+            return json.loads(body.decode(), parse_constant=_no_constant)
+        except (ValueError, RecursionError) as deep:
+            raise InvalidJson(f"the body is not valid JSON: {deep}") from None
+    raise InvalidJson(f"the body is not valid JSON: {error}") from None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def check_json(body: bytes) -> None:
+    """Raises InvalidJson unless the body is a JSON text."""
+    parse_json(body)
+
+
+def is_valid_json(body: bytes) -> bool:
+    """Whether the body is a JSON text."""
+    try:
+        parse_json(body)
+    except InvalidJson:
+        return False
+    return True
+
+
+def as_text(body: bytes) -> str | None:
+    """The body as text, or None where it is not UTF-8."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _body_member(message: Message) -> tuple[bytes, str]:
+    """The envelope's `body` as JSON bytes, and its `body_encoding`."""
+    if is_json(message.content_type) and is_valid_json(message.body):
+        return message.body, "json"  # pasted as it is: numbers keep their digits, members their order
+    text = as_text(message.body)
+    if text is not None:
+        return json.dumps(text, ensure_ascii=False).encode(), "text"
+    return b'"' + base64.b64encode(message.body) + b'"', "base64"
+
+
+def envelope(message: Message, position: str | None) -> bytes:
+    """One message as a JSON object; `position` becomes its `id`, null where it has none."""
+    body, encoding = _body_member(message)
+    head = {
+        "id": position,
+        "message_id": message.message_id,
+        "mq_uri": str(message.mq_uri),
+        "content_type": message.content_type,
+        "headers": dict(message.headers),
+    }
+    tail = {
+        "body_encoding": encoding,
+        "redelivered": message.redelivered,
+        "received_at": rfc3339(message.received_at),
+    }
+    parts = [_dumps(head)[:-1], b',"body":', body, b",", _dumps(tail)[1:]]
+    return b"".join(parts)
+
+
+def _dumps(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
