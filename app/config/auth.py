@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from app.config.section import NOT_SUPPORTED, Section, only
 
 
-def _refuse_later_modes(value: Any) -> Any:
+def _refuse_later_modes(value: object) -> object:
     if value in ("token", "jwt") or isinstance(value, list):
         raise PydanticCustomError(NOT_SUPPORTED, "not supported in this version, which knows only `none`")
     return value
@@ -21,7 +21,8 @@ class AuthSettings(Section):
     """Who may use the gateway."""
 
     mode: Annotated[Literal["none"], BeforeValidator(_refuse_later_modes)] = "none"
-    """`none`: whoever reaches the port may do everything, therefore only on a loopback address or with `allow_anonymous`. `token`, `jwt` and lists of them are not supported in this version."""
+    """`none`: whoever reaches the port may do everything, therefore only on a loopback address or with
+    `allow_anonymous`. `token`, `jwt` and lists of them are not supported in this version."""
 
     allow_anonymous: bool = False
     """True: mode `none` also on an address that other machines can reach."""

@@ -14,22 +14,27 @@ class DestinationSettings(Section):
     """What Queues and Topics have in common."""
 
     acknowledgement: bool = False
-    """For `create_consumer`: true acknowledges after the callback returned (raised: given back), false on arrival. HTTP readers follow their own `ack=`."""
+    """For `create_consumer`: true acknowledges after the callback returned (raised: given back), false
+    on arrival. HTTP readers follow their own `ack=`."""
 
     persistent: bool = False
-    """Whether publishes are persistent unless the request says otherwise. Default: true for Queues, false for Topics, false in a DIRAC CFG file."""
+    """Whether publishes are persistent unless the request says otherwise. Default: true for Queues,
+    false for Topics, false in a DIRAC CFG file."""
 
     prefetch: Annotated[int, Field(ge=1, le=65_535)] = 10
     """Unacknowledged messages (count) the broker may hand to one consumer."""
 
     arguments: dict[str, str] = Field(default_factory=dict)
-    """Headers sent with the first SEND and SUBSCRIBE of a session, such as RabbitMQ's `x-queue-type: quorum`. Not together with `destination`."""
+    """Headers sent with the first SEND and SUBSCRIBE of a session, such as RabbitMQ's `x-queue-type:
+    quorum`. Not together with `destination`."""
 
     declare: bool = True
-    """RabbitMQ: false addresses a queue that exists already without declaring it, whatever its arguments."""
+    """RabbitMQ: false addresses a queue that exists already without declaring it, whatever its
+    arguments."""
 
     destination: str | None = None
-    """The broker's own destination, such as `/exchange/logs/app.#`, instead of the one made from the name."""
+    """The broker's own destination, such as `/exchange/logs/app.#`, instead of the one made from the
+    name."""
 
     check_json: bool = True
     """Whether a publish with a JSON media type must hold valid JSON."""
@@ -44,7 +49,7 @@ class DestinationSettings(Section):
     def _arguments_need_our_name(self) -> Self:
         if self.arguments and self.destination is not None:
             raise ValueError(
-                "`arguments` and `destination` exclude each other: arguments declare the destination of the name"
+                "`arguments` and `destination` exclude each other: arguments declare what the name stands for"
             )
         return self
 
@@ -53,14 +58,17 @@ class QueueSettings(DestinationSettings):
     """A Queue: each message goes to exactly one consumer and is kept until one comes."""
 
     persistent: bool = True
-    """Whether publishes are persistent unless the request says otherwise. False in a DIRAC CFG file that does not say."""
+    """Whether publishes are persistent unless the request says otherwise. False in a DIRAC CFG file that
+    does not say."""
 
 
 class TopicSettings(DestinationSettings):
-    """A Topic: each message goes to every subscriber. Its ring is what late and returning readers are served from."""
+    """A Topic: each message goes to every subscriber. Its ring is what late and returning readers are
+    served from."""
 
     replay: Annotated[Literal["ring", "stream"], only("ring")] = "ring"
-    """Where replay comes from: `ring` is this process's memory. `stream` is not supported in this version."""
+    """Where replay comes from: `ring` is this process's memory. `stream` is not supported in this
+    version."""
 
     ring_messages: Annotated[int, Field(ge=1, le=10_000_000)] = 1024
     """Messages (count) the ring keeps."""
@@ -75,7 +83,8 @@ class TopicSettings(DestinationSettings):
     """True: subscribed from the start and never dropped."""
 
     slow: Literal["gap", "latest", "disconnect"] = "gap"
-    """For a reader that fell behind the ring: `gap` goes on with the oldest kept, `latest` with the newest, `disconnect` ends its stream."""
+    """For a reader that fell behind the ring: `gap` goes on with the oldest kept, `latest` with the
+    newest, `disconnect` ends its stream."""
 
     stream: Annotated[str | None, only(None)] = None
     """Name of the RabbitMQ stream behind the Topic. Not supported in this version."""

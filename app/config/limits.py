@@ -32,7 +32,8 @@ class LimitSettings(Section):
     """Publishes (count) per service that wait for the broker at the same time."""
 
     memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 50)] | None = None
-    """Bytes for in-flight bodies and rings together; unset: half of the cgroup's memory limit, or 512 MiB without one."""
+    """Bytes for in-flight bodies and rings together; unset: half of the cgroup's memory limit, or 512
+    MiB without one."""
 
     streams: Count = 10_000
     """Open event streams (count)."""
@@ -53,7 +54,8 @@ class LimitSettings(Section):
     """Longest `timeout=` of a publish in seconds; more is capped to this."""
 
     receive_linger: Annotated[PositiveSeconds, only(2)] = 2.0
-    """Seconds a message waits here for a taker. Only the default: taking messages is not supported in this version."""
+    """Seconds a message waits here for a taker. Only the default: taking messages is not supported in
+    this version."""
 
     lease_max: Annotated[PositiveSeconds, only(900)] = 900.0
     """Longest lease in seconds. Only the default: leases are not supported in this version."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -40,22 +40,20 @@ def only(*supported: object) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _split(value: Any) -> Any:
+def _split(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [] if value is None else value
 
 
-def _unset_is_empty(value: Any) -> Any:
+def _unset_is_empty(value: object) -> object:
     return {} if value is None else value
 
 
 def _readable(kind: str, test: Callable[[Path], bool]) -> AfterValidator:
     def check(path: Path) -> Path:
         if not test(path):
-            raise PydanticCustomError(
-                "path", "{path} is not a readable {kind}", {"path": str(path), "kind": kind}
-            )
+            raise PydanticCustomError("path", "{path} is not a readable {kind}", {"path": str(path), "kind": kind})
         return path
 
     return AfterValidator(check)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from app.config.section import Port, PositiveSeconds, Seconds, Section, TextList, only
+from app.config.section import PositiveSeconds, Seconds, Section, TextList, only
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[^\s/:?#\[\]@*]+)(?::[0-9]{1,5})?")
 _HOST = re.compile(r"\[[0-9a-f:.]+\]|[^\s/:?#\[\]@*]+")
@@ -113,8 +113,7 @@ class ServerSettings(Section):
     @classmethod
     def _origins(cls, value: list[str]) -> list[str]:
         return [
-            _matching(_ORIGIN, text, "an origin is scheme://host[:port], without path or wildcard")
-            for text in value
+            _matching(_ORIGIN, text, "an origin is scheme://host[:port], without path or wildcard") for text in value
         ]
 
     @field_validator("allowed_hosts")

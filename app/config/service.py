@@ -27,7 +27,6 @@ from app.config.section import (
     PositiveSeconds,
     ReadableFile,
     ReadableFolder,
-    Seconds,
     Section,
     Size,
     TextList,
@@ -59,10 +58,12 @@ class TlsSettings(Section):
     """TLS 1.2 or newer to the broker. `tls: true` is this section with its defaults."""
 
     ca_file: ReadableFile | None = None
-    """PEM file with the certificates of the authorities that are trusted; unset and no `ca_path`: the system's."""
+    """PEM file with the certificates of the authorities that are trusted; unset and no `ca_path`: the
+    system's."""
 
     ca_path: ReadableFolder | None = None
-    """Folder of trusted certificates under their OpenSSL hash names, such as `/etc/grid-security/certificates`."""
+    """Folder of trusted certificates under their OpenSSL hash names, such as
+    `/etc/grid-security/certificates`."""
 
     cert_file: ReadableFile | None = None
     """PEM file with our own certificate and its chain."""
@@ -74,7 +75,8 @@ class TlsSettings(Section):
     """Whether the broker's certificate and name are verified. False is for tests only."""
 
     server_name: str | None = None
-    """Name the broker's certificate is verified against and that is sent as SNI; unset: the configured host."""
+    """Name the broker's certificate is verified against and that is sent as SNI; unset: the configured
+    host."""
 
     @model_validator(mode="after")
     def _key_needs_certificate(self) -> Self:
@@ -84,7 +86,8 @@ class TlsSettings(Section):
 
 
 class ReconnectSettings(Section):
-    """Pause before attempt n after a failed one: min(max, initial * (1 + increase)^n) * (1 + random * jitter)."""
+    """Pause before attempt n after a failed one: min(max, initial * (1 + increase)^n) * (1 + random *
+    jitter)."""
 
     initial: PositiveSeconds = 1.0
     """Seconds before the second attempt."""
@@ -103,13 +106,15 @@ class ServiceSettings(Section):
     """One broker resource: one authenticated connection and the destinations declared on it."""
 
     mq_type: Annotated[str, Field(min_length=1)] = STOMP
-    """`Stomp`, `Memory` (in this process, for trying out) or the name of an entry point in the group `mq_gateway.connectors`."""
+    """`Stomp`, `Memory` (in this process, for trying out) or the name of an entry point in the group
+    `mq_gateway.connectors`."""
 
     host: str | None = None
     """Name or address of the broker; all addresses of a name are tried. Exclusive with `hosts`."""
 
     hosts: TextList = Field(default_factory=list)
-    """Several brokers that hold the same destinations, each `name`, `name:port` or `[v6 address]:port`, tried in this order."""
+    """Several brokers that hold the same destinations, each `name`, `name:port` or `[v6 address]:port`,
+    tried in this order."""
 
     port: Port = 61613
     """TCP port where `host` or an entry of `hosts` names none."""
@@ -135,12 +140,13 @@ class ServiceSettings(Section):
     tls: TlsSettings | None = None
     """TLS to the broker: a section, or `true` for its defaults; unset or `false`: plain TCP."""
 
-    heartbeat_ms: tuple[
-        Annotated[int, Field(ge=0, le=3_600_000)], Annotated[int, Field(ge=0, le=3_600_000)]
-    ] = (10_000, 10_000)
+    heartbeat_ms: tuple[Annotated[int, Field(ge=0, le=3_600_000)], Annotated[int, Field(ge=0, le=3_600_000)]] = (
+        10_000,
+        10_000,
+    )
     """STOMP heart-beats in milliseconds: what we promise to send, what we ask the broker for; 0 is none."""
 
-    connect_timeout: Annotated[float, Field(gt=0, le=300)] = 10.0
+    connect_timeout: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """Seconds for one attempt: name, TCP, TLS and CONNECTED together."""
 
     reconnect: ReconnectSettings = Field(default_factory=ReconnectSettings)
@@ -172,7 +178,7 @@ class ServiceSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _resolve_password(cls, data: Any, info: ValidationInfo) -> Any:
+    def _resolve_password(cls, data: object, info: ValidationInfo) -> object:
         if not isinstance(data, Mapping):
             return data
         given = [option for option in PASSWORD_OPTIONS if data.get(option) is not None]
@@ -185,7 +191,7 @@ class ServiceSettings(Section):
 
     @field_validator("tls", mode="before")
     @classmethod
-    def _switch(cls, value: Any) -> Any:
+    def _switch(cls, value: object) -> object:
         if isinstance(value, bool | str):
             try:
                 return {} if _BOOL.validate_python(value) else None
@@ -195,7 +201,7 @@ class ServiceSettings(Section):
 
     @field_validator("queues", "topics", "options", mode="before")
     @classmethod
-    def _empty(cls, value: Any) -> Any:
+    def _empty(cls, value: object) -> object:
         return {} if value is None else value
 
     @field_validator("hosts")
@@ -222,7 +228,8 @@ class ServiceSettings(Section):
         return [parse_address(text, self.port) for text in self.hosts]
 
     def destination(self, uri: MqUri) -> DestinationSettings | None:
-        """What is configured for the destination; None if it does not exist. The service part is not compared."""
+        """What is configured for the destination; None if it does not exist. The service part is not
+        compared."""
         if uri.is_queue:
             queue = self.queues.get(uri.name)
             return QueueSettings() if queue is None and self.allow_undeclared else queue
@@ -244,9 +251,7 @@ def parse_address(text: str, default_port: int) -> tuple[str, int]:
 def _password(option: str, where: str, environ: Mapping[str, str]) -> str:
     if option == "password_env":
         if where not in environ:
-            raise PydanticCustomError(
-                "password", "password_env: the variable {where} is not set", {"where": where}
-            )
+            raise PydanticCustomError("password", "password_env: the variable {where} is not set", {"where": where})
         return environ[where]
     try:
         text = Path(where).read_text(encoding="utf-8")

@@ -1,12 +1,12 @@
 """The whole configuration as one immutable value. Every option is documented where it is defined.
 
-Sources and their order are in `app.config.loader`; docs/reference/configuration.md is made from these classes.
+Sources and their order are in `app.config.loader`; docs/reference/configuration.md is made from here.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -58,7 +58,7 @@ class Settings(Section):
     server: Annotated[ServerSettings, EMPTY_ALLOWED] = Field(default_factory=ServerSettings)
     """The HTTP side."""
 
-    services: dict[ServiceName, ServiceSettings] = Field(default_factory=dict)
+    services: dict[ServiceName, Annotated[ServiceSettings, EMPTY_ALLOWED]] = Field(default_factory=dict)
     """The brokers by the name clients use for them (mqService)."""
 
     auth: Annotated[AuthSettings, EMPTY_ALLOWED] = Field(default_factory=AuthSettings)
@@ -69,5 +69,5 @@ class Settings(Section):
 
     @field_validator("services", mode="before")
     @classmethod
-    def _none_yet(cls, value: Any) -> Any:
+    def _none_yet(cls, value: object) -> object:
         return {} if value is None else value
