@@ -68,34 +68,26 @@ class Metrics:
             buckets=PUBLISH_BUCKETS,
             registry=self.registry,
         )
-        self.in_flight = self._gauge(
-            "in_flight", "Publishes handed to the broker and not yet answered.", "service"
-        )
+        self.in_flight = self._gauge("in_flight", "Publishes handed to the broker and not yet answered.", "service")
 
     def _streaming(self) -> None:
         self.streams = self._gauge("streams", "Open event streams.", "service", "type")
         self.streams_closed = self._counter("streams_closed_total", "Ended event streams.", "reason")
         self.streams_refused = self._counter("streams_refused_total", "Refused event streams.", "reason")
-        self.events_delivered = self._counter(
-            "events_delivered_total", "Events handed to sockets.", "service", "type"
-        )
+        self.events_delivered = self._counter("events_delivered_total", "Events handed to sockets.", "service", "type")
         self.gaps = self._counter("gaps_total", "Gaps told to readers, by reason.", "service", "reason")
         self.buffer_bytes = self._gauge("buffer_bytes", "Bytes held in rings and buffers.", "service")
         self.leases = self._gauge("leases", "Messages leased to HTTP workers.", "service")
 
     def _links(self) -> None:
-        self.link_up = self._gauge(
-            "link_up", "1 while the link to the broker is authenticated, else 0.", "service"
-        )
+        self.link_up = self._gauge("link_up", "1 while the link to the broker is authenticated, else 0.", "service")
         self.reconnects = self._counter("reconnects_total", "Connections made after one was lost.", "service")
         self.connector_events = self._counter(
             "connector_events_total", "What a connector saw and no caller was told.", "service", "event"
         )
 
     def _process(self) -> None:
-        self.auth_failures = self._counter(
-            "auth_failures_total", "Requests refused for who they came from.", "reason"
-        )
+        self.auth_failures = self._counter("auth_failures_total", "Requests refused for who they came from.", "reason")
         self.loop_lag_seconds = self._gauge(
             "loop_lag_seconds", "How late the loop woke a timer, in seconds, worst of the last interval."
         )

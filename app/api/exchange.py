@@ -1,0 +1,161 @@
+"""One HTTP request and its answer, on raw ASGI: the request's id, its headers, one way to answer."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import secrets
+import time
+from collections.abc import Sequence
+
+from starlette.types import Message, Receive, Scope, Send
+
+from app.api.answer import Answer, Header
+from app.api.paths import raw_path
+from app.api.problems import answer_for
+from app.api.request_headers import RequestHeaders
+from app.domain.errors import GatewayError
+from app.telemetry.access import Access
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+#: No sniffing: a message's body must never run as a page of our origin.
+_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+
+#: A refused body up to this size is left to the server, which reads and drops it; the connection lives on.
+SMALL_REMAINDER = 64 << 10
+#: How long, and how much, is still read of a larger refused body so that the answer is not lost in a reset.
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 16 << 20
+
+# An id of ours is a random part for the process and a number: cheaper than a UUID each, and still unique.
+_PROCESS = secrets.token_hex(6)
+_COUNTER = itertools.count(1)
+
+
+class ClientGone(Exception):  # noqa: N818 - an event, not a fault
+    """The client closed the connection before its request was complete: there is nobody to answer."""
+
+
+def request_id_of(headers: RequestHeaders) -> bytes:
+    """The client's X-Request-Id where it is harmless in a header and a log line, else a new one."""
+    given = headers.first(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return f"{_PROCESS}-{next(_COUNTER):x}".encode()
+
+
+class Exchange:
+    """The request (`scope`, `headers`, `receive`) and what is said back; `access` becomes the log line."""
+
+    __slots__ = (
+        "_send",
+        "access",
+        "body_read",
+        "cors",
+        "headers",
+        "publish",
+        "receive",
+        "request_id",
+        "scope",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self.headers = RequestHeaders(scope["headers"])
+        self.request_id = request_id_of(self.headers)
+        #: The CORS headers of this answer, set by the guard before anything is said.
+        self.cors: tuple[Header, ...] = ()
+        #: Whether problems name an outcome.
+        self.publish = False
+        self.body_read = False
+        self.access = Access(
+            request_id=self.request_id.decode(),
+            method=scope["method"],
+            path=raw_path(scope),
+            started=time.perf_counter(),
+        )
+
+    @property
+    def method(self) -> str:
+        """GET, POST, …"""
+        return self.access.method
+
+    @property
+    def answered(self) -> bool:
+        """Whether an answer has begun."""
+        return self.access.status != 0
+
+    async def start(self, status: int, headers: Sequence[Header]) -> None:
+        """Begin the answer."""
+        self.access.status = status
+        every = [*headers, (b"x-request-id", self.request_id), _NOSNIFF, *self.cors]
+        await self._send({"type": "http.response.start", "status": status, "headers": every})
+
+    async def send(self, body: bytes, *, more: bool) -> None:
+        """A part of the body; nothing of it for HEAD (RFC 9110 section 9.3.2)."""
+        if self.method == "HEAD":
+            body = b""
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def answer(self, answer: Answer) -> None:
+        """The whole answer at once."""
+        length = (b"content-length", b"%d" % len(answer.body))
+        await self.start(answer.status, ((b"content-type", answer.content_type), length, *answer.headers))
+        await self.send(answer.body, more=False)
+
+    async def refuse(self, error: GatewayError) -> None:
+        """Answer with the problem; nothing where an answer has already begun."""
+        if self.answered:
+            return
+        self.access.code = error.code.value
+        answer = answer_for(
+            error,
+            instance=self.access.path,
+            request_id=self.access.request_id,
+            publish=self.publish,
+        )
+        if self._large_remainder():
+            await self._refuse_and_close(answer)
+        else:
+            await self.answer(answer)
+
+    def _large_remainder(self) -> bool:
+        """Whether a body is on its way that is too large, or of unknown length, to be read for nothing."""
+        if self.body_read:
+            return False
+        length = self.headers.first(b"content-length")
+        if length is None:
+            return b"transfer-encoding" in self.headers
+        return not length.isdigit() or int(length) > SMALL_REMAINDER
+
+    async def _refuse_and_close(self, answer: Answer) -> None:
+        """Say no at once, go on reading for a moment, then close.
+
+        Closing with unread bytes in the socket sends a reset, which may take the answer away from a client
+        that is still writing (RFC 9112 section 9.6).
+        """
+        head = (
+            (b"content-type", answer.content_type),
+            (b"content-length", b"%d" % len(answer.body)),
+            (b"connection", b"close"),
+            *answer.headers,
+        )
+        await self.start(answer.status, head)
+        await self.send(answer.body, more=True)
+        await self._linger()
+        await self.send(b"", more=False)
+
+    async def _linger(self) -> None:
+        budget = LINGER_BYTES
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while budget > 0:
+                    message: Message = await self.receive()
+                    budget -= len(message.get("body", b""))
+                    if message["type"] != "http.request" or not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            return

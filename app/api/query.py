@@ -1,0 +1,70 @@
+"""The query string, read strictly: what is misspelt is refused, not ignored."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+from urllib.parse import unquote_to_bytes
+
+from app.domain.errors import FieldError, InvalidParameter
+
+T = TypeVar("T")
+
+_BROKEN_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_DECIMAL = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
+
+
+def bad_parameter(name: str, rule: str) -> InvalidParameter:
+    """The 400 for a query parameter: names it and says what it may be."""
+    return InvalidParameter(f"parameter {name!r}: {rule}", errors=[FieldError(name, rule)])
+
+
+def parse(query: bytes, known: Iterable[str]) -> dict[str, str]:
+    """Names and values; raises InvalidParameter for unknown or repeated names and what is not UTF-8."""
+    if not query:
+        return {}
+    names = tuple(known)
+    values: dict[str, str] = {}
+    for pair in query.split(b"&"):
+        if not pair:
+            continue
+        raw_name, _, raw_value = pair.partition(b"=")
+        name = _decode(raw_name)
+        if name not in names:
+            raise bad_parameter(name[:64], f"is not known here; known are {', '.join(names)}")
+        if name in values:
+            raise bad_parameter(name, "is given more than once")
+        values[name] = _decode(raw_value)
+    return values
+
+
+def _decode(raw: bytes) -> str:
+    if _BROKEN_PERCENT.search(raw):
+        raise InvalidParameter("the query has a `%` without two hexadecimal digits; itself it is written %25")
+    try:
+        return unquote_to_bytes(raw.replace(b"+", b" ")).decode()
+    except UnicodeDecodeError:
+        raise InvalidParameter("the query is not valid UTF-8 after decoding") from None
+
+
+def choice(values: Mapping[str, str], name: str, options: Mapping[str, T], default: T) -> T:
+    """One of a few words; raises InvalidParameter naming them."""
+    text = values.get(name)
+    if text is None:
+        return default
+    if text not in options:
+        raise bad_parameter(name, f"is one of {', '.join(options)}")
+    return options[text]
+
+
+def seconds(values: Mapping[str, str], name: str, *, default: float, longest: float) -> float:
+    """A positive number of seconds, silently capped at `longest`; else raises InvalidParameter."""
+    text = values.get(name)
+    if text is None:
+        return min(default, longest)
+    number = float(text) if _DECIMAL.fullmatch(text) else math.nan
+    if not 0 < number < math.inf:
+        raise bad_parameter(name, "is a number of seconds above 0")
+    return min(number, longest)
