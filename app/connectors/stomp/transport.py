@@ -11,6 +11,7 @@ import logging
 import os
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 from stomp.utils import Frame, clean_headers
 
@@ -49,6 +50,12 @@ class StompTransport(asyncio.Protocol):
     @property
     def closed(self) -> bool:
         return self._socket is None or self._socket.is_closing()
+
+    @property
+    def encryption(self) -> str:
+        """The TLS version and cipher in use, for a person; `plain TCP` without."""
+        tls = None if self._socket is None else self._socket.get_extra_info("ssl_object")
+        return "plain TCP" if tls is None else f"{tls.version()} {tls.cipher()[0]}"
 
     @property
     def buffered(self) -> int:
@@ -91,9 +98,8 @@ class StompTransport(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._socket = transport
-        transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._socket = cast(asyncio.Transport, transport)
+        self._socket.set_write_buffer_limits(high=_HIGH_WATER)
         if self._pending:
             self._flush()
 

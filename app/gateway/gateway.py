@@ -1,0 +1,204 @@
+"""Gateway: the façade over registry and streams. The HTTP layer and Python programs use the same calls.
+
+async with Gateway.from_files("dirac.cfg") as gateway:
+    producer = await gateway.create_producer("mardirac3.in2p3.fr::Queues::TestQueue")
+    await producer.put_json({"JobID": 1})
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from app.config.loader import load_settings
+from app.config.settings import Settings
+from app.connectors.base import Destination
+from app.domain.errors import Draining, FieldError, InvalidHeader
+from app.domain.link import LinkState
+from app.domain.message import Message, Publication, Published
+from app.domain.uri import MqUri
+from app.gateway.budget import Budget
+from app.gateway.messengers import Consumer, Producer
+from app.gateway.registry import Registry
+from app.gateway.stream import Counts, Reader, StreamRequest
+from app.gateway.streams import Streams
+from app.gateway.views import DestinationView, ServiceView, destination_view, service_view
+from app.telemetry.metrics import Metrics
+from app.wire.headers import check_content_type, check_headers, check_value
+from app.wire.payload import check_json, is_json
+
+#: Seconds for RECEIPTs, give-backs and DISCONNECT when the gateway closes.
+CLOSE_DEADLINE = 5.0
+#: Counters are kept for this many destinations; undeclared ones could otherwise grow without end.
+_MAX_COUNTED = 100_000
+
+
+class Gateway:
+    """Use as an async context manager. Nothing blocks at the start: links come up in the background."""
+
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        self.settings = settings
+        self.metrics = metrics or Metrics()
+        self.draining = False
+        self.instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.started_at = time.time()
+        self._counts: dict[MqUri, Counts] = {}
+        self._streams = Streams(self.metrics, self._count)
+        self._registry = Registry(settings, self.metrics, self._on_state)
+        self._budget = Budget(settings.limits.memory, self._streams.buffered)
+
+    @classmethod
+    def from_files(cls, *files: str | Path) -> Self:
+        """From configuration files as `mq-gateway serve --config` takes them; raises ConfigError."""
+        return cls(load_settings([Path(file) for file in files]).settings)
+
+    async def __aenter__(self) -> Self:
+        await self._registry.start()
+        for name, connector in self._registry:
+            self.metrics.buffer_bytes.labels(name).set_function(partial(self._streams.buffered, name))
+            for topic, settings in connector.settings.topics.items():
+                if settings.keep:
+                    uri = MqUri.parse(f"{name}::Topics::{topic}")
+                    self._streams.keep(Destination(uri, settings), settings, connector)
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.draining = True
+        await self._streams.close()
+        await self._registry.close(CLOSE_DEADLINE)
+
+    def _count(self, uri: MqUri) -> Counts:
+        counts = self._counts.get(uri)
+        if counts is None:
+            counts = Counts()
+            if len(self._counts) < _MAX_COUNTED:
+                self._counts[uri] = counts
+        return counts
+
+    def _on_state(self, service: str, state: LinkState) -> None:
+        self._streams.tell_link(service, state)
+
+    # Publishing.
+
+    def resolve(self, uri: MqUri) -> Destination:
+        """The declared destination behind an mqURI; raises InvalidName, UnknownService, UnknownDestination."""
+        return self._registry.resolve(uri)
+
+    def body_limit(self, destination: Destination) -> int:
+        """Bytes a body may have: the configured cap, or what the broker takes if that is less."""
+        broker = self._registry.connector(destination.uri.service).max_frame
+        cap = self.settings.limits.body_bytes
+        return cap if broker is None else min(cap, broker)
+
+    def check(self, destination: Destination, publication: Publication) -> None:
+        """Everything that could make a broker close the shared connection is refused here; raises BadRequest."""
+        check_headers(publication.headers)
+        check_content_type(publication.content_type)
+        for name, value in (("correlation-id", publication.correlation_id), ("type", publication.type)):
+            if value is not None:
+                check_value(name, value)
+        check_value("message-id", publication.message_id)
+        self._check_reply_to(destination, publication.reply_to)
+        if destination.settings.check_json and is_json(publication.content_type):
+            check_json(publication.body)
+
+    def _check_reply_to(self, destination: Destination, reply_to: MqUri | None) -> None:
+        if reply_to is None:
+            return
+        if reply_to.service != destination.uri.service:
+            raise InvalidHeader(
+                f"a reply can only go to a destination of {destination.uri.service}",
+                errors=[FieldError("Mq-Reply-To", f"a destination of {destination.uri.service}")],
+            )
+        self.resolve(reply_to)
+
+    async def publish(
+        self, destination: Destination, publication: Publication, *, timeout: float, confirm: bool = True
+    ) -> Published:
+        """Publish one message; returns when the broker confirmed it (`confirm`), else when it was handed over.
+
+        `timeout` in seconds covers the waiting for a link that is connecting and for the RECEIPT. Raises
+        BadRequest, Unavailable (both: nothing was sent), BrokerRejected or OutcomeUnknown.
+        """
+        if self.draining:
+            raise Draining("the gateway is shutting down", retry_after=1)
+        self.check(destination, publication)
+        connector = self._registry.connector(destination.uri.service)
+        with self._budget.reserve(len(publication.body)):
+            await connector.publish(destination, publication, timeout=timeout, confirm=confirm)
+        self._count(destination.uri).published += 1
+        return Published(
+            message_id=publication.message_id,
+            mq_uri=destination.uri,
+            confirmed=confirm,
+            persistent=publication.persistent,
+        )
+
+    # Consuming.
+
+    async def open_stream(self, destination: Destination, request: StreamRequest, *, timeout: float) -> Reader:
+        """A reader of a destination, once the broker took the subscription; raises Unavailable, BrokerRejected."""
+        if self.draining:
+            raise Draining("the gateway is shutting down", retry_after=1)
+        connector = self._registry.connector(destination.uri.service)
+        return await self._streams.open(destination, connector, request, timeout)
+
+    # DIRAC's two calls.
+
+    async def create_producer(self, mq_uri: str) -> Producer:
+        """A producer for an mqURI; raises InvalidName, UnknownService, UnknownDestination."""
+        return Producer(self.resolve(MqUri.parse(mq_uri)), self.publish)
+
+    async def create_consumer(
+        self, mq_uri: str, callback: Callable[[Message], Awaitable[None]] | None = None, *, timeout: float = 10.0
+    ) -> Consumer:
+        """A consumer of an mqURI; with a callback messages go there, else `get` takes them one by one.
+
+        Returns when the broker took the subscription, at most `timeout` seconds later; raises Unavailable.
+        """
+        destination = self.resolve(MqUri.parse(mq_uri))
+        consumer = Consumer(destination, callback)
+        await consumer.open(self._registry.connector(destination.uri.service), timeout)
+        return consumer
+
+    # Looking.
+
+    def services(self) -> list[ServiceView]:
+        """All services, by name."""
+        return [self.service(name) for name, _connector in sorted(self._registry, key=lambda pair: pair[0])]
+
+    def service(self, name: str) -> ServiceView:
+        """One service with its declared destinations and those in use; raises UnknownService."""
+        connector = self._registry.connector(name)
+        declared = [f"{name}::Queues::{queue}" for queue in connector.settings.queues]
+        declared += [f"{name}::Topics::{topic}" for topic in connector.settings.topics]
+        uris = dict.fromkeys(MqUri.parse(text) for text in declared)
+        uris.update(dict.fromkeys(uri for uri in self._counts if uri.service == name))
+        return service_view(connector, [self.destination_view(self.resolve(uri)) for uri in uris])
+
+    def destination_view(self, destination: Destination) -> DestinationView:
+        """One destination with its counters."""
+        uri = destination.uri
+        return destination_view(destination, self._streams.readers(uri), self._counts.get(uri, Counts()))
+
+    def link_states(self) -> dict[str, str]:
+        """The state of the link of every service."""
+        return {name: connector.status.state.value for name, connector in self._registry}
+
+    def ready(self) -> bool:
+        """Whether this process should get work: not draining, and every required service has been up once."""
+        return not self.draining and not self._registry.never_up()
+
+    async def drain(self) -> None:
+        """Begin the end: no new work, streams end after what they have queued."""
+        self.draining = True
+        self._streams.end_all("drain")

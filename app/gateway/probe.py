@@ -1,0 +1,84 @@
+"""`mq-gateway check --connect`: connect as the gateway would, and say at each step what is found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from app.config.settings import STOMP, ServiceSettings
+from app.connectors.base import ConnectorContext
+from app.connectors.catalog import connector_class
+from app.connectors.stomp.addresses import Address, resolve
+from app.connectors.stomp.link import open_session
+from app.domain.link import LinkFailed, LinkFault, LinkState
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line for a person: whether it is good news, and a sentence without secrets."""
+
+    good: bool
+    text: str
+
+
+async def probe(service: str, settings: ServiceSettings) -> AsyncIterator[Finding]:
+    """Findings of one service, each address of its broker on its own; bounded by `connect_timeout` each."""
+    if settings.mq_type == STOMP:
+        async for finding in _probe_stomp(settings):
+            yield finding
+    else:
+        yield await _probe_other(service, settings)
+
+
+async def _probe_stomp(settings: ServiceSettings) -> AsyncIterator[Finding]:
+    try:
+        async with asyncio.timeout(settings.connect_timeout):
+            addresses = await resolve(settings.addresses())
+    except (LinkFailed, TimeoutError) as error:
+        yield Finding(False, f"names: {error or 'not resolved in time'}")
+        return
+    yield Finding(True, f"addresses: {', '.join(map(str, addresses))}")
+    for address in addresses:
+        yield await _probe_address(settings, address)
+
+
+async def _probe_address(settings: ServiceSettings, address: Address) -> Finding:
+    try:
+        session = await open_session(settings, address, 0, _ignore)
+    except LinkFailed as fault:
+        return Finding(False, f"{fault} ({fault.fault})")
+    encryption = session.transport.encryption
+    broker = session.dialect.server or "unnamed broker"
+    try:
+        async with asyncio.timeout(settings.connect_timeout):
+            await session.disconnect()
+    except TimeoutError:
+        session.abort(LinkFailed(LinkFault.TIMEOUT, "no answer to DISCONNECT"))
+    login = settings.user or "the certificate" if settings.tls is not None else settings.user or "nobody"
+    return Finding(True, f"{address}: {encryption}, {broker}, logged in as {login}, vhost {settings.vhost}")
+
+
+async def _probe_other(service: str, settings: ServiceSettings) -> Finding:
+    up = asyncio.Event()
+
+    def on_state(_previous: LinkState, state: LinkState) -> None:
+        if state is LinkState.UP:
+            up.set()
+
+    context = ConnectorContext(in_flight=1, on_state=on_state, on_event=_ignore)
+    connector = connector_class(settings.mq_type)(service, settings, context)
+    await connector.start()
+    try:
+        async with asyncio.timeout(settings.connect_timeout):
+            await up.wait()
+        return Finding(True, f"{settings.mq_type}: up, {connector.status.broker or 'unnamed broker'}")
+    except TimeoutError:
+        error = connector.status.last_error
+        return Finding(False, f"{settings.mq_type}: not up: {error.detail if error else 'no answer in time'}")
+    finally:
+        await connector.close(settings.connect_timeout)
+
+
+def _ignore(_event: str) -> None:
+    """A probe counts nothing."""

@@ -1,0 +1,86 @@
+"""A stream of a Queue: one consumer among others. Acked after the event is in the socket, else given back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from app.connectors.base import Delivery, Subscription
+from app.gateway.stream import Batch, Counts, Format, Reader
+from app.wire import sse
+
+#: Seconds for giving back and UNSUBSCRIBE.
+CLOSE_DEADLINE = 5.0
+
+
+class QueueReader(Reader):
+    """At most `prefetch` messages are here; the broker sends the next when one was acked."""
+
+    def __init__(self, form: Format, counts: Counts, on_close: Callable[[QueueReader], None]) -> None:
+        super().__init__(counts)
+        self._format = form
+        self._on_close = on_close
+        self._waiting: deque[Delivery] = deque()
+        self._handing: list[Delivery] = []
+        self._subscription: Subscription | None = None
+
+    def attach(self, subscription: Subscription) -> None:
+        """The broker took the subscription."""
+        self._subscription = subscription
+
+    @property
+    def buffered(self) -> int:
+        """Bytes waiting here."""
+        return sum(len(delivery.message.body) for delivery in self._waiting)
+
+    # What the connector calls.
+
+    def on_message(self, delivery: Delivery) -> None:
+        self._waiting.append(delivery)
+        self.wake()
+
+    def on_lost(self) -> None:
+        self._waiting.clear()  # the broker gives them to somebody again
+
+    def on_restored(self) -> None:
+        """Nothing was missed: what was not acked comes again."""
+
+    def on_cancelled(self, detail: str) -> None:
+        self._subscription = None
+        self._waiting.clear()
+        self.end("cancelled")
+
+    # What the writer of the stream calls.
+
+    def _has_events(self) -> bool:
+        return bool(self._waiting) and self._end is None
+
+    def _take_events(self, max_bytes: int) -> Batch:
+        parts: list[bytes] = []
+        size = 0
+        self._handing = []
+        # Once the stream ends nothing more is handed out: it goes back to the queue.
+        while self._has_events() and (not parts or size < max_bytes):
+            delivery = self._waiting.popleft()
+            self._handing.append(delivery)
+            parts.append(self._encode(delivery))
+            size += len(parts[-1])
+        return Batch(b"".join(parts), len(parts))
+
+    def _encode(self, delivery: Delivery) -> bytes:
+        if self._format == "envelope":
+            return sse.message_envelope(delivery.message, None)
+        return sse.message_data(delivery.message, None)
+
+    def handed_over(self, batch: Batch) -> None:
+        super().handed_over(batch)
+        handed, self._handing = self._handing, []
+        if self._subscription is not None:
+            for delivery in handed:
+                self._subscription.ack(delivery)
+
+    async def close(self) -> None:
+        self._on_close(self)
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.close(CLOSE_DEADLINE)

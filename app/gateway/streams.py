@@ -1,0 +1,128 @@
+"""All open streams: Topics with their rings, Queue readers, and who wants to know of the link."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from weakref import WeakSet
+
+from app.config.settings import TopicSettings
+from app.connectors.base import Destination, MQConnector
+from app.domain.link import LinkState
+from app.domain.uri import MqUri
+from app.gateway.queue import QueueReader
+from app.gateway.stream import Counts, Reader, StreamRequest
+from app.gateway.topic import Topic
+from app.telemetry.metrics import Metrics
+from app.wire import sse
+
+logger = logging.getLogger("mq_gateway.streams")
+
+
+class Streams:
+    """Opens readers and ends them. Counts are kept per destination that was ever used."""
+
+    def __init__(self, metrics: Metrics, counts: Callable[[MqUri], Counts]) -> None:
+        self._metrics = metrics
+        self._counts = counts
+        self._topics: dict[MqUri, Topic] = {}
+        self._queues: dict[MqUri, set[QueueReader]] = defaultdict(set)
+        #: Weak, so that a closed reader leaves without a word.
+        self._status: dict[str, WeakSet[Reader]] = defaultdict(WeakSet)
+        self._keepers: set[asyncio.Task[None]] = set()
+
+    async def open(
+        self, destination: Destination, connector: MQConnector, request: StreamRequest, timeout: float
+    ) -> Reader:
+        """A reader, once the broker took the subscription."""
+        if isinstance(destination.settings, TopicSettings):
+            reader: Reader = await self._topic(destination, destination.settings, connector).open(request, timeout)
+        else:
+            reader = await self._open_queue(destination, connector, request, timeout)
+        if request.status:
+            self._status[destination.uri.service].add(reader)
+        return reader
+
+    def _topic(self, destination: Destination, settings: TopicSettings, connector: MQConnector) -> Topic:
+        uri = destination.uri
+        topic = self._topics.get(uri)
+        if topic is None:
+            self._drop_idle()
+            gaps = self._metrics.gaps
+            topic = self._topics[uri] = Topic(
+                destination,
+                settings,
+                connector,
+                self._counts(uri),
+                on_gap=lambda reason: gaps.labels(uri.service, reason).inc(),
+            )
+        return topic
+
+    def _drop_idle(self) -> None:
+        for uri in [uri for uri, topic in self._topics.items() if topic.is_idle]:
+            del self._topics[uri]
+
+    async def _open_queue(
+        self, destination: Destination, connector: MQConnector, request: StreamRequest, timeout: float
+    ) -> QueueReader:
+        readers = self._queues[destination.uri]
+        reader = QueueReader(request.format, self._counts(destination.uri), readers.discard)
+        reader.attach(
+            await connector.subscribe(
+                destination, reader, acknowledge=True, prefetch=destination.settings.prefetch, timeout=timeout
+            )
+        )
+        readers.add(reader)
+        return reader
+
+    def keep(self, destination: Destination, settings: TopicSettings, connector: MQConnector) -> None:
+        """Subscribe a Topic marked `keep` from the start."""
+        topic = self._topic(destination, settings, connector)
+        task = asyncio.get_running_loop().create_task(topic.keep())
+        self._keepers.add(task)
+        task.add_done_callback(self._keepers.discard)
+
+    def readers(self, uri: MqUri) -> int:
+        """Open streams on a destination."""
+        topic = self._topics.get(uri)
+        return len(topic.readers) if topic is not None else len(self._queues.get(uri, ()))
+
+    def buffered(self, service: str | None = None) -> int:
+        """Bytes held in rings and readers, of one service or of all."""
+        rings = sum(topic.buffered for uri, topic in self._topics.items() if service in {None, uri.service})
+        parked = sum(
+            reader.buffered
+            for uri, readers in self._queues.items()
+            if service in {None, uri.service}
+            for reader in readers
+        )
+        return rings + parked
+
+    def tell_link(self, service: str, state: LinkState) -> None:
+        """`event: status` for those who asked; only up and down are told."""
+        if state is LinkState.DRAINING or not self._status.get(service):
+            return
+        link = "up" if state is LinkState.UP else "down"
+        notice = sse.json_event("status", {"service": service, "link": link})
+        for reader in self._status[service]:
+            reader.push(notice)
+
+    def end_all(self, reason: str) -> None:
+        """Every stream ends after what it has queued."""
+        for topic in self._topics.values():
+            for reader in topic.readers:
+                reader.end(reason)
+        for readers in self._queues.values():
+            for queue_reader in readers:
+                queue_reader.end(reason)
+
+    async def close(self) -> None:
+        """At shutdown: end what is left and unsubscribe."""
+        for task in self._keepers:
+            task.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        left: list[Reader] = [reader for readers in self._queues.values() for reader in readers]
+        await asyncio.gather(*(reader.close() for reader in left), return_exceptions=True)
+        await asyncio.gather(*(topic.close() for topic in self._topics.values()), return_exceptions=True)
