@@ -98,7 +98,7 @@ class StompTransport(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._socket = cast(asyncio.Transport, transport)
+        self._socket = cast("asyncio.Transport", transport)
         self._socket.set_write_buffer_limits(high=_HIGH_WATER)
         if self._pending:
             self._flush()
