@@ -1,0 +1,207 @@
+"""HTTP/1.1 read from a connection, strictly, and given to the application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from app.http1.connection import Connection
+from app.http1.exchange import Exchange
+from app.http1.head import Target, examine, read_target, without_upgrade
+from app.http1.refusal import Refused, malformed, too_large
+from app.http1.rules import PIPELINED, GatewayState
+
+logger = logging.getLogger("mq_gateway.server")
+
+
+class GatewayProtocol(Connection):
+    """What differs from uvicorn's protocol:
+
+    - every wait on the client has a deadline, every buffer a bound (`app.http1.rules`);
+    - the parser's leniencies are off, and `app.http1.head` refuses what the parser takes all the same;
+    - a wish for another protocol (Upgrade) is ignored, and the body stays where it belongs;
+    - a refusal is problem+json, comes after the answers that are due before it, and reaches the client;
+    - trailers are dropped instead of becoming headers of a request that is already running;
+    - a request behind the running one does not hide from it that the client has gone.
+
+    `scope["extensions"]["mq_gateway"]` holds for the application:
+    `abort()` ends the connection at once, whatever is still unsent; `write_buffer_size()` is what the
+    client has not taken, in bytes; `is_closing()` is true when writing makes no sense any more;
+    `on_disconnect(callback)` calls `callback()` once on the loop should the client go before the response is
+    complete, and returns a function that forgets the callback.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: GatewayState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.parser = httptools.HttpRequestParser(self)  # without uvicorn's lenient_data_after_close
+        self._unframed = 0  # bytes received that were neither a whole head nor a body
+        self._held = False  # this head wants another protocol: it is parsed again without that wish
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what came; after a refusal it is only counted."""
+        if self._deaf:
+            self._discard(len(data))
+            return
+        self._unframed += len(data)
+        try:
+            self._feed(data)
+        except Refused as refused:
+            self._refuse(refused)
+        except httptools.HttpParserError as error:
+            self._refuse(_reason(error))
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        limit = self.rules.head_bytes
+        if self._unframed > limit:
+            self._refuse(too_large(f"More than {limit} bytes without a whole head or a body."))
+        else:
+            self._wait_on()
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._parse_again()
+            else:
+                return
+
+    def _parse_again(self) -> None:
+        """Gives the held head to a fresh parser, without the wish that made the old one skip the body."""
+        self._held = False
+        head = without_upgrade(self.parser.get_http_version(), self.parser.get_method(), self.url, self.headers)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(head)
+
+    # -- callbacks of the parser --
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request has come."""
+        super().on_message_begin()
+        self.scope["extensions"] = self._extensions
+        self._head_open = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header of the head; after the head a trailer, which goes nowhere."""
+        self.headers.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: the request is given to the application, or queued behind the running one."""
+        if self.parser.should_upgrade():
+            self._held = True
+            return
+        version = self.parser.get_http_version()
+        target = read_target(self.url)
+        expects = examine(version, target, self.headers, self.rules)
+        if len(self.pipeline) >= PIPELINED:
+            raise malformed(f"More than {PIPELINED} requests ahead of their answers.")
+        self._describe(version, target)
+        self._head_open = False
+        self._unframed = self._discarded = 0
+        self.headers = []
+        self._take(self._exchange(expects, keep_alive=version != "1.0" and self.parser.should_keep_alive()))
+
+    def _describe(self, version: str, target: Target) -> None:
+        scope = self.scope
+        root = self.root_path
+        if root and (target.path == root or target.path.startswith(root + "/")):
+            root = ""  # the proxy in front has left the prefix where it was
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"] = root + target.path
+        scope["raw_path"] = root.encode("ascii") + target.raw_path
+        scope["query_string"] = target.query
+        if target.authority is not None:
+            self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"]
+            self.headers.append((b"host", target.authority))
+
+    def _exchange(self, expects: bool, *, keep_alive: bool) -> Exchange:
+        return Exchange(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=expects,
+            keep_alive=keep_alive and not self._last,
+            on_response=self.on_response_complete,
+        )
+
+    def _take(self, exchange: Exchange) -> None:
+        self._latest = exchange
+        if self._active is None:
+            self._start_asgi_task(exchange, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of a body; those that come after the answer are thrown away."""
+        self._unframed = 0
+        latest = self._latest
+        if latest is None or latest.response_complete:
+            self._discard(len(body))
+            return
+        latest.body += body
+        if len(latest.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        latest.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if self._held or self._latest is None:
+            return
+        self._unframed = 0
+        self._latest.more_body = False
+        self._latest.message_event.set()
+
+    def on_response_complete(self) -> None:
+        """The answer is out: the next request, the refusal that had to wait, or the end."""
+        self.server_state.total_requests += 1
+        done, self._active = self._active, None
+        self._gone.clear()
+        if done is None or self.transport.is_closing():
+            return
+        if not done.keep_alive:
+            self._leave(linger=self._deaf or done.more_body)
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._refused is not None:
+            self._say(self._refused)
+        else:
+            self._wait_on()
+
+
+def _reason(error: httptools.HttpParserError) -> Refused:
+    """Our own refusal out of a callback, or what the parser says. It names no bytes of the client."""
+    cause = error.__context__
+    if isinstance(cause, Refused):
+        return cause
+    if isinstance(error, httptools.HttpParserCallbackError):
+        logger.error("a callback of the parser failed", exc_info=cause)
+    return malformed(f"This is no HTTP request: {error}.")

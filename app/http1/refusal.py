@@ -1,0 +1,97 @@
+"""The answers the HTTP side gives by itself, before or instead of the application."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from app.domain.errors import Code
+from app.wire import problem
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+_TITLES = {
+    Code.MALFORMED_REQUEST: "Malformed request",
+    Code.METHOD_NOT_ALLOWED: "Method not allowed",
+    Code.HEADERS_TOO_LARGE: "Headers too large",
+    Code.OVERLOADED: "Overloaded",
+    Code.INTERNAL: "Internal error",
+}
+
+
+class Refused(Exception):
+    """A request that is not taken; `str()` is the detail for a person, without anything the client sent."""
+
+    def __init__(
+        self,
+        status: int,
+        code: Code,
+        detail: str,
+        *,
+        retriable: bool = False,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.retriable = retriable
+        #: What the status asks for besides the body: `Allow` with 405, `Retry-After` with 503.
+        self.headers = headers
+
+
+def malformed(detail: str) -> Refused:
+    """400: the request cannot be read without guessing (RFC 9112 section 11.2 on what guessing leads to)."""
+    return Refused(400, Code.MALFORMED_REQUEST, detail)
+
+
+def too_large(detail: str) -> Refused:
+    """431 (RFC 6585 section 5)."""
+    return Refused(431, Code.HEADERS_TOO_LARGE, detail)
+
+
+def too_slow(detail: str) -> Refused:
+    """408 (RFC 9110 section 15.5.9)."""
+    return Refused(408, Code.MALFORMED_REQUEST, detail, retriable=True)
+
+
+def request_id(headers: Headers) -> str:
+    """The client's X-Request-Id where it is one (lower-case header names), else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return secrets.token_hex(16)
+
+
+def answer(refused: Refused, *, headers: Headers, instance: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of the response to a request with these `headers` (lower-case names)."""
+    identity = request_id(headers)
+    body = problem.render(
+        code=refused.code,
+        title=_TITLES[refused.code],
+        status=refused.status,
+        detail=str(refused),
+        instance=instance,
+        request_id=identity,
+        retriable=refused.retriable,
+        extra={},
+    )
+    return [
+        (b"content-type", problem.MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", identity.encode()),
+        (b"connection", b"close"),
+        *refused.headers,
+    ], body
+
+
+def message(refused: Refused, *, default_headers: Headers, headers: Headers, instance: str) -> bytes:
+    """The whole response as it goes to the socket; `default_headers` are date and server."""
+    own, body = answer(refused, headers=headers, instance=instance)
+    lines = [name + b": " + value + b"\r\n" for name, value in (*default_headers, *own)]
+    return b"".join((STATUS_LINE[refused.status], *lines, b"\r\n", body))

@@ -1,0 +1,68 @@
+"""What one connection may cost: bounds and deadlines of the HTTP side."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from uvicorn.server import ServerState
+
+from app.config.limits import LimitSettings
+from app.config.server import ServerSettings
+
+#: Header lines (count) a request may have besides the message headers of a publish.
+HEAD_LINES = 64
+#: Bytes of a request's head, request line included; also the bytes that may come without any of them being
+#: a head or a body (chunk extensions, trailers, empty lines). Holds at least eight headers of the largest size.
+HEAD_BYTES = 64 << 10
+#: Bytes of a request target. 32 percent-encoded mqURIs of 255 bytes fit.
+TARGET_BYTES = 32 << 10
+#: Bytes by which a header line may exceed `limits.header_bytes`, which counts a message header without the
+#: prefix it has in HTTP. The exact limit is checked where message headers are read, with a better sentence.
+LINE_SLACK = 256
+#: Requests (count) one connection may send ahead of the answers.
+PIPELINED = 128
+#: Bytes of a body nobody wants that are read and thrown away, so that the client comes to read the answer
+#: instead of a reset.
+DISCARD_BYTES = 16 << 20
+#: Seconds a client has to take the last answer and close.
+LINGER_SECONDS = 2.0
+#: Seconds by which the connection is more patient with a stalled reader than the application, which can
+#: count the reason.
+STALL_GRACE = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Bounds in count and bytes, deadlines in seconds; the same for all connections."""
+
+    head_lines: int
+    head_bytes: int
+    line_bytes: int
+    header_timeout: float
+    idle_timeout: float
+    write_timeout: float
+    connections: int
+
+    @classmethod
+    def of(cls, server: ServerSettings, limits: LimitSettings, *, connections: int) -> Rules:
+        """The rules that follow from the settings; `connections` (count) is what the descriptors allow."""
+        return cls(
+            head_lines=HEAD_LINES + limits.max_headers,
+            head_bytes=max(HEAD_BYTES, 8 * limits.header_bytes),
+            line_bytes=limits.header_bytes + LINE_SLACK,
+            header_timeout=server.header_timeout,
+            idle_timeout=server.idle_timeout,
+            write_timeout=server.write_timeout,
+            connections=connections,
+        )
+
+
+class GatewayState(ServerState):
+    """What the connections of one server share."""
+
+    def __init__(self, rules: Rules) -> None:
+        super().__init__()
+        self.rules = rules
+        #: Set whenever the last connection has gone.
+        self.emptied = asyncio.Event()

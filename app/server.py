@@ -1,0 +1,292 @@
+"""The HTTP server as a process: binds, tells where, serves, and on a signal drains with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from email.utils import formatdate
+from types import FrameType
+
+import uvicorn
+import uvloop
+from uvicorn._types import ASGI3Application
+
+from app.config.settings import Settings
+from app.http1.protocol import GatewayProtocol
+from app.http1.rules import GatewayState, Rules
+from app.http1.sockets import listen, url_of
+
+logger = logging.getLogger("mq_gateway.server")
+
+Drain = Callable[[], Awaitable[None]]
+
+#: Descriptors (count) that are not for clients: brokers, files, the loop itself.
+RESERVED_DESCRIPTORS = 256
+#: More descriptors than this are not asked for, where the hard limit is as good as infinite.
+_MOST_DESCRIPTORS = 1 << 20
+#: Seconds for requests to notice that their connection has been aborted, and again for their cancellation.
+TASK_SECONDS = 1.0
+#: Seconds for the application to close its links at the end, and where a second signal has come.
+LIFESPAN_SECONDS = 10.0
+FORCED_SECONDS = 1.0
+#: Seconds beyond all deadlines after which the process is ended from outside the loop.
+LAST_RESORT_SECONDS = 10.0
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(app: ASGI3Application, settings: Settings, on_started: Callable[[str], None] | None = None) -> int:
+    """Serves `app` until SIGTERM or SIGINT, and returns the exit code.
+
+    `on_started` gets the base URL, with the real port, when connections are accepted. At the signal the
+    server calls `app.state.gateway_drain()` if there is one, keeps serving for `server.drain_delay`, stops
+    listening, waits at most `server.drain_seconds` for requests and streams, aborts what is left, and ends
+    the lifespan. A second signal skips the waiting.
+
+    0: drained, also where stalled clients had to be cut off. 1: it could not listen, or the application
+    failed to start or to stop; the log has one line that says why.
+    """
+    host, port = settings.server.host, settings.server.port
+    try:
+        sockets = listen(host, port)
+    except OSError as error:
+        logger.error("cannot listen on %s port %d: %s", host, port, error.strerror or error)  # noqa: TRY400
+        return 1
+    connections = _connections(settings.limits.streams)
+    rules = Rules.of(settings.server, settings.limits, connections=connections)
+    server = GatewayServer(app, settings, rules, on_started or _ignore)
+    with server.capture_signals(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(server.serve(sockets))
+    return server.exit_code
+
+
+def _ignore(url: str) -> None:
+    """Nobody asked where the server listens."""
+
+
+def _connections(streams: int) -> int:
+    """How many connections (count) the descriptors allow; warns where that is less than `streams`."""
+    soft = raise_descriptor_limit()
+    if soft < streams + RESERVED_DESCRIPTORS:
+        logger.warning(
+            "limits.streams is %d, but the descriptor limit of %d leaves %d for connections: "
+            "raise it (ulimit -n, LimitNOFILE) to %d",
+            streams,
+            soft,
+            max(soft - RESERVED_DESCRIPTORS, 1),
+            streams + RESERVED_DESCRIPTORS,
+        )
+    return max(soft - RESERVED_DESCRIPTORS, 1)
+
+
+def raise_descriptor_limit() -> int:
+    """Raises the soft limit of open descriptors to the hard one; returns the soft limit (count)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return _MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server with our connections, our end, and no polling in between.
+
+    uvicorn waits for open streams for ever before it lets the application end them, raises the signal again
+    when all is done, and leaves a stalled reader's connection open.
+    """
+
+    server_state: GatewayState
+
+    def __init__(
+        self, app: ASGI3Application, settings: Settings, rules: Rules, on_started: Callable[[str], None]
+    ) -> None:
+        super().__init__(_config(app, settings))
+        self.server_state = GatewayState(rules)
+        #: What the process should exit with; valid once `serve` has returned.
+        self.exit_code = 0
+        self._app = app
+        self._settings = settings.server
+        self._on_started = on_started
+        self._owns_process = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._force = asyncio.Event()
+
+    # -- signals --
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Handles the signals until the loop is closed, and does not raise them again: we did what they ask."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._owns_process = True
+        before = {each: signal.signal(each, self.handle_exit) for each in _SIGNALS}
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first call begins the drain, the second ends it."""
+        if self.should_exit:
+            self.force_exit = True
+        else:
+            self.should_exit = True
+            if self._owns_process:
+                self._arm_last_resort()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._see_signal)
+
+    def _see_signal(self) -> None:
+        self._stop.set()
+        if self.force_exit:
+            self._force.set()
+
+    def _arm_last_resort(self) -> None:
+        """A thread of C code ends the process should Python itself hang, with a traceback that says where."""
+        allowed = self._settings.drain_delay + self._settings.drain_seconds + LIFESPAN_SECONDS
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # no stderr
+            faulthandler.dump_traceback_later(allowed + 2 * TASK_SECONDS + LAST_RESORT_SECONDS, exit=True)
+
+    # -- serving --
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves on the bound `sockets` until told to stop; drains also when it is cancelled."""
+        self._loop = asyncio.get_running_loop()
+        if self.should_exit:  # a signal came before there was a loop
+            self._see_signal()
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        self._tell_time()
+        try:
+            await self.startup(sockets)
+            if self.started:
+                await self._stop.wait()
+        finally:
+            if self.started:
+                await self.shutdown(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts the application, then accepts. `exit_code` is 1 where the application would not start."""
+        await self._until_forced(self.lifespan.startup(), None)
+        if self.lifespan.should_exit:
+            self.exit_code = 1
+        if self.lifespan.should_exit or self.force_exit:
+            return
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(self._connection, sock=each, backlog=self.config.backlog) for each in sockets or ()
+        ]
+        self.started = True
+        if not self.should_exit and sockets:
+            self._on_started(url_of(sockets[0]))
+
+    def _connection(self) -> GatewayProtocol:
+        return GatewayProtocol(self.config, self.server_state, self.lifespan.state)
+
+    def _tell_time(self) -> None:
+        """Sets the Date header (RFC 9110 section 6.6.1) and comes back in a second."""
+        date = (b"date", formatdate(usegmt=True).encode())
+        self.server_state.default_headers = [date, *self.config.encoded_headers]
+        asyncio.get_running_loop().call_later(1.0, self._tell_time)
+
+    # -- the end --
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """The drain: bounded by drain_delay + drain_seconds + 2 x TASK_SECONDS + LIFESPAN_SECONDS."""
+        seconds = self._settings.drain_seconds
+        logger.info("draining %d connections, at most %g s", len(self.server_state.connections), seconds)
+        drain = asyncio.create_task(self._begin_drain())
+        await self._until_forced(asyncio.sleep(self._settings.drain_delay), None)
+        self._stop_listening(sockets or [])
+        if not await self._until_forced(self._emptied(drain), seconds):
+            logger.warning("cutting off %d connections", len(self.server_state.connections))
+        drain.cancel()
+        for each in list(self.server_state.connections):
+            each.transport.abort()
+        await self._end_requests()
+        await self._end_lifespan()
+
+    async def _begin_drain(self) -> None:
+        drain: Drain | None = getattr(getattr(self._app, "state", None), "gateway_drain", None)
+        if drain is None:
+            return
+        try:
+            await drain()
+        except Exception:
+            logger.exception("the drain failed; connections are cut off at its deadline")
+
+    def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        for server in self.servers:
+            server.close()
+        for each in sockets:
+            each.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
+    async def _emptied(self, drain: asyncio.Task[None]) -> None:
+        while self.server_state.connections:
+            self.server_state.emptied.clear()
+            await self.server_state.emptied.wait()
+        await asyncio.wait({drain, *self.server_state.tasks})
+
+    async def _end_requests(self) -> None:
+        tasks = self.server_state.tasks
+        if tasks and not self.force_exit:
+            await asyncio.wait(tasks, timeout=TASK_SECONDS)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=TASK_SECONDS)
+
+    async def _end_lifespan(self) -> None:
+        seconds = FORCED_SECONDS if self.force_exit else LIFESPAN_SECONDS
+        try:
+            async with asyncio.timeout(seconds):
+                await self.lifespan.shutdown()
+        except TimeoutError:
+            logger.error("the application did not stop within %g s", seconds)  # noqa: TRY400
+            self.exit_code = 0 if self.force_exit else 1
+        if self.lifespan.should_exit:
+            self.exit_code = 1
+
+    async def _until_forced(self, work: Awaitable[None], seconds: float | None) -> bool:
+        """Whether `work` was done before `seconds` were over or a second signal came; else it is cancelled."""
+        task = asyncio.ensure_future(work)
+        force = asyncio.create_task(self._force.wait())
+        try:
+            await asyncio.wait({task, force}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return task.done()
+        finally:
+            force.cancel()
+            task.cancel()
+
+
+def _config(app: ASGI3Application, settings: Settings) -> uvicorn.Config:
+    proxies = settings.server.trusted_proxies
+    return uvicorn.Config(
+        app,
+        interface="asgi3",
+        http=GatewayProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        headers=[("server", "mq-gateway")],
+        # Only with proxies to trust: else this would be one more call for every request.
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
+        root_path=settings.server.root_path,
+    )

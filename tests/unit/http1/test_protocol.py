@@ -1,0 +1,162 @@
+"""HTTP/1.1 read from a connection: what reaches the application, and what never does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.serving import PATIENCE, Served, segments, serving
+
+HOST = b"Host: 127.0.0.1\r\n"
+NEXT = b"GET /next HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Served]:
+    with serving() as served:
+        yield served
+
+
+def _post(*headers: bytes, body: bytes = b"", path: bytes = b"/echo") -> bytes:
+    lines = b"".join(each + b"\r\n" for each in headers)
+    return b"POST " + path + b" HTTP/1.1\r\n" + HOST + lines + b"\r\n" + body
+
+
+UPGRADE = (
+    b"Connection: Upgrade, HTTP2-Settings",
+    b"Upgrade: h2c",
+    b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+)
+INNER = b"DELETE /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+CHUNKED = b"%x\r\n" % len(INNER) + INNER + b"\r\n5;x=y\r\nwhole\r\n0\r\nTrailer: t\r\n\r\n"
+WISHES = {
+    "h2c": UPGRADE,
+    "h2c and close": (b"Connection: close, Upgrade", b"Upgrade: h2c"),
+    "websocket": (b"Connection: upgrade", b"Upgrade: websocket"),
+    "several": (b"Connection: keep-alive", b"connection: UPGRADE", b"Upgrade: h2c", b"Upgrade: foo"),
+    "none": (),
+}
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 100_000])
+@pytest.mark.parametrize("wish", WISHES.values(), ids=WISHES.keys())
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_wish_for_another_protocol_leaves_the_body_where_it_belongs(
+    shared: Served, size: int, wish: tuple[bytes, ...], chunked: bool
+) -> None:
+    before = len(shared.app.seen)
+    framing, body = (
+        (b"Transfer-Encoding: chunked", CHUNKED)
+        if chunked
+        else (b"Content-Length: %d" % len(INNER + b"whole"), INNER + b"whole")
+    )
+    with shared.connect() as client:
+        client.send(*segments(_post(*wish, framing, body=body), size))
+        response = client.response()
+        assert (response.status, response.body) == (200, INNER + b"whole")
+        if b"close" not in b"".join(wish):
+            client.send(NEXT)
+            assert client.response().status == 200
+    paths = [seen.path for seen in shared.app.seen[before:]]
+    assert paths == (["/echo"] if b"close" in b"".join(wish) else ["/echo", "/next"])
+    names = {name for name, _ in shared.app.seen[before].headers}
+    assert not names & {b"upgrade", b"http2-settings"}
+    assert shared.app.seen[before].complete
+
+
+@pytest.mark.parametrize("size", [1, 50, 100_000])
+def test_a_wish_in_the_middle_of_a_pipeline_changes_nothing(shared: Served, size: int) -> None:
+    before = len(shared.app.seen)
+    first = _post(*UPGRADE, b"Content-Length: 5", body=b"first")
+    second = _post(*UPGRADE, b"Transfer-Encoding: chunked", body=b"6\r\nsecond\r\n0\r\n\r\n")
+    with shared.connect() as client:
+        client.send(*segments(first + second + NEXT + first, size))
+        assert [client.response().body for _ in range(4)] == [b"first", b"second", b"", b"first"]
+    assert [seen.path for seen in shared.app.seen[before:]] == ["/echo", "/echo", "/next", "/echo"]
+
+
+def test_connection_options_besides_the_wish_are_kept(shared: Served) -> None:
+    shared.ask(_post(b"Connection: Upgrade, X-Other", b"Upgrade: h2c", b"X-Other: 1"))
+    headers = dict(shared.app.seen[-1].headers)
+    assert headers[b"connection"] == b"X-Other"
+    assert headers[b"x-other"] == b"1"
+
+
+@pytest.mark.parametrize("wish", [UPGRADE, ()], ids=["h2c", "none"])
+@pytest.mark.parametrize(
+    ("framing", "part"),
+    [
+        (b"Content-Length: 10", b"half"),
+        (b"Transfer-Encoding: chunked", b"4\r\nhalf\r\n"),
+        (b"Transfer-Encoding: chunked", b"4\r\nhalf\r\n0\r\n"),
+        (b"Transfer-Encoding: chunked", b"9\r\nhalf"),
+    ],
+)
+def test_half_a_body_is_never_a_whole_one(
+    shared: Served, framing: bytes, part: bytes, wish: tuple[bytes, ...]
+) -> None:
+    before = len(shared.app.seen)
+    with shared.connect() as client:
+        client.send(_post(*wish, framing, body=part))
+        seen = shared.arrived(before)
+    assert seen.done.wait(PATIENCE)
+    assert (seen.complete, seen.gone) == (False, True)
+
+
+SMUGGLING = {
+    "length and chunks": _post(b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    "chunks and length": _post(b"Transfer-Encoding: chunked", b"Content-Length: 5", body=b"0\r\n\r\n"),
+    "two lengths": _post(b"Content-Length: 1", b"Content-Length: 2", body=b"ab"),
+    "one length twice": _post(b"Content-Length: 2", b"Content-Length: 2", body=b"ab"),
+    "list of lengths": _post(b"Content-Length: 2, 2", body=b"ab"),
+    "signed length": _post(b"Content-Length: +2", body=b"ab"),
+    "hex length": _post(b"Content-Length: 0x2", body=b"ab"),
+    "huge length": _post(b"Content-Length: 99999999999999999999", body=b"ab"),
+    "coding before chunked": _post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"),
+    "coding after chunked": _post(b"Transfer-Encoding: chunked, identity", body=b"0\r\n\r\n"),
+    "chunked twice": _post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    "unknown coding": _post(b"Transfer-Encoding: xchunked", body=b"0\r\n\r\n"),
+    "vertical tab": _post(b"Transfer-Encoding:\x0bchunked", body=b"0\r\n\r\n"),
+    "space before colon": _post(b"Transfer-Encoding : chunked", body=b"0\r\n\r\n"),
+    "chunked in HTTP/1.0": b"POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "folded line": _post(b"X-A: b\r\n c"),
+    "fold after the request line": b"POST /echo HTTP/1.1\r\n Host: a\r\n\r\n",
+    "bare LF": b"POST /echo HTTP/1.1\nHost: a\n\n",
+    "bare LF in a header": _post(b"X-A: b\nX-C: d"),
+    "bare CR in a header": _post(b"X-A: b\rX-C: d"),
+    "NUL in a header": _post(b"X-A: b\x00c"),
+    "header without a name": _post(b": b"),
+    "no Host": b"GET /echo HTTP/1.1\r\n\r\n",
+    "two Hosts": b"GET /echo HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+    "two Hosts in HTTP/1.0": b"GET /echo HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+    "a list as Host": b"GET /echo HTTP/1.1\r\nHost: a, b\r\n\r\n",
+    "a URL as Host": b"GET /echo HTTP/1.1\r\nHost: http://a/\r\n\r\n",
+    "HTTP/0.9": b"GET /echo\r\n\r\n",
+    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/2": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "fragment": b"GET /echo#x HTTP/1.1\r\n" + HOST + b"\r\n",
+    "asterisk": b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
+    "raw UTF-8 in the path": "GET /é HTTP/1.1\r\n".encode() + HOST + b"\r\n",
+    "unknown method": b"BREW / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "long target": b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
+    "broken wish": _post(*UPGRADE, b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+@pytest.mark.parametrize("raw", SMUGGLING.values(), ids=SMUGGLING.keys())
+def test_what_two_readers_could_read_differently_is_refused(shared: Served, raw: bytes, size: int) -> None:
+    if size == 1 and len(raw) > 1000:
+        size = 1000
+    before = len(shared.app.seen)
+    with shared.connect() as client:
+        client.sock.sendall(raw) if size > len(raw) else client.send(*segments(raw, size))
+        response = client.response()
+        assert response.status == 400
+        assert response.problem["code"] == "malformed_request"
+        assert response.problem["retriable"] is False
+        assert response.headers["connection"] == "close"
+        assert client.rest() == b""
+    assert all(not seen.complete for seen in shared.app.seen[before:])
