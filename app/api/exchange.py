@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import re
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.api.answer import Answer, Header
 from app.api.paths import raw_path
@@ -24,16 +24,16 @@ _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 
 #: A refused body up to this size is left to the server, which reads and drops it; the connection lives on.
 SMALL_REMAINDER = 64 << 10
-#: How long, and how much, is still read of a larger refused body so that the answer is not lost in a reset.
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 16 << 20
+# A larger one ends the connection: the server answers, reads on for a moment so that the answer is not lost in
+# a reset, and closes (RFC 9112 section 9.6).
+_CLOSE: Header = (b"connection", b"close")
 
 # An id of ours is a random part for the process and a number: cheaper than a UUID each, and still unique.
 _PROCESS = secrets.token_hex(6)
 _COUNTER = itertools.count(1)
 
 
-class ClientGone(Exception):  # noqa: N818 - an event, not a fault
+class ClientGone(Exception):
     """The client closed the connection before its request was complete: there is nobody to answer."""
 
 
@@ -52,6 +52,7 @@ class Exchange:
         "_send",
         "access",
         "body_read",
+        "complete",
         "cors",
         "headers",
         "publish",
@@ -71,6 +72,8 @@ class Exchange:
         #: Whether problems name an outcome.
         self.publish = False
         self.body_read = False
+        #: Whether the whole answer is out.
+        self.complete = False
         self.access = Access(
             request_id=self.request_id.decode(),
             method=scope["method"],
@@ -98,6 +101,7 @@ class Exchange:
         """A part of the body; nothing of it for HEAD (RFC 9110 section 9.3.2)."""
         if self.method == "HEAD":
             body = b""
+        self.complete = not more
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def answer(self, answer: Answer) -> None:
@@ -115,12 +119,11 @@ class Exchange:
             error,
             instance=self.access.path,
             request_id=self.access.request_id,
-            publish=self.publish,
+            outcome=(self.access.outcome or error.outcome.value) if self.publish else None,
         )
         if self._large_remainder():
-            await self._refuse_and_close(answer)
-        else:
-            await self.answer(answer)
+            answer = replace(answer, headers=(*answer.headers, _CLOSE))
+        await self.answer(answer)
 
     def _large_remainder(self) -> bool:
         """Whether a body is on its way that is too large, or of unknown length, to be read for nothing."""
@@ -130,32 +133,3 @@ class Exchange:
         if length is None:
             return b"transfer-encoding" in self.headers
         return not length.isdigit() or int(length) > SMALL_REMAINDER
-
-    async def _refuse_and_close(self, answer: Answer) -> None:
-        """Say no at once, go on reading for a moment, then close.
-
-        Closing with unread bytes in the socket sends a reset, which may take the answer away from a client
-        that is still writing (RFC 9112 section 9.6).
-        """
-        head = (
-            (b"content-type", answer.content_type),
-            (b"content-length", b"%d" % len(answer.body)),
-            (b"connection", b"close"),
-            *answer.headers,
-        )
-        await self.start(answer.status, head)
-        await self.send(answer.body, more=True)
-        await self._linger()
-        await self.send(b"", more=False)
-
-    async def _linger(self) -> None:
-        budget = LINGER_BYTES
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
-                while budget > 0:
-                    message: Message = await self.receive()
-                    budget -= len(message.get("body", b""))
-                    if message["type"] != "http.request" or not message.get("more_body", False):
-                        return
-        except TimeoutError:
-            return

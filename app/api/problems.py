@@ -60,8 +60,8 @@ def retry_after_seconds(error: GatewayError) -> int:
     return max(1, math.ceil(error.retry_after)) if error.retry_after is not None else DEFAULT_RETRY_AFTER
 
 
-def answer_for(error: GatewayError, *, instance: str, request_id: str, publish: bool = False) -> Answer:
-    """The whole answer for an error; `publish` adds what became of the message."""
+def answer_for(error: GatewayError, *, instance: str, request_id: str, outcome: str | None = None) -> Answer:
+    """The whole answer for an error; a refused publish has an `outcome`."""
     status, title = TABLE[error.code]
     body = problem.render(
         code=error.code.value,
@@ -71,15 +71,13 @@ def answer_for(error: GatewayError, *, instance: str, request_id: str, publish: 
         instance=instance,
         request_id=request_id,
         retriable=error.retriable,
-        extra=_extra(error, publish=publish),
+        extra=_extra(error, outcome),
     )
     return Answer(status=status, content_type=MEDIA_TYPE, body=body, headers=_headers(error, status))
 
 
-def _extra(error: GatewayError, *, publish: bool) -> dict[str, Any]:
-    extra: dict[str, Any] = {}
-    if publish:
-        extra["outcome"] = error.outcome.value
+def _extra(error: GatewayError, outcome: str | None) -> dict[str, Any]:
+    extra: dict[str, Any] = {} if outcome is None else {"outcome": outcome}
     if error.errors:
         extra["errors"] = [{"where": one.where, "message": one.message} for one in error.errors]
     return extra

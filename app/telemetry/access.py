@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 
-LOGGER = logging.getLogger("app.access")
+LOGGER = logging.getLogger("mq_gateway.access")
 
 #: Characters of a path that are logged; the rest tells nobody anything.
 MAX_PATH = 512

@@ -27,8 +27,8 @@ QUEUE_LINES = 10_000
 STOP_SECONDS = 2.0
 #: Set to any value: STOMP frames are logged (headers, never bodies or credentials), as in DIRAC.
 DEBUG_STOMP = "DIRAC_DEBUG_STOMP"
-#: The loggers of the STOMP layer: ours and the library's.
-STOMP_LOGGERS = ("app.connectors.stomp", "stomp")
+#: The loggers of the STOMP layer: ours, and the library's, whose DEBUG lines hold bodies and are never wanted.
+STOMP_LOGGERS = {"mq_gateway.stomp": logging.DEBUG, "stomp": logging.INFO}
 #: Libraries whose INFO lines tell an operator nothing or repeat a line of ours.
 _QUIET = ("uvicorn.access", "httpx", "httpcore", "asyncio")
 
@@ -155,8 +155,8 @@ class Logs:
         root.setLevel(self._level)
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
-        for name in STOMP_LOGGERS:
-            logging.getLogger(name).setLevel(logging.DEBUG if self._debug_stomp else logging.WARNING)
+        for name, level in STOMP_LOGGERS.items():
+            logging.getLogger(name).setLevel(level if self._debug_stomp else logging.WARNING)
         self._writer.start()
 
     def stop(self) -> None:

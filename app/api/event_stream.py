@@ -1,0 +1,172 @@
+"""One client's event stream on raw ASGI: a loop of ready, take, send, in one task.
+
+Nothing here knows what is streamed. What has gathered since the last write goes out as one message, so a slow
+client gets few large writes and a fast one many small ones; a client that takes nothing at all is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from app.api.answer import Header
+from app.api.exchange import Exchange
+from app.gateway.stream import Batch, Reader
+from app.wire import sse
+
+HEADERS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    # Never stored, and never compressed on the way: compression holds events back.
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+
+#: Milliseconds a client is told to wait before it comes back, spread so that not all come at once.
+RETRY_MS = (1000, 5000)
+#: A batch of this many bytes is followed by a turn of the loop for everybody else.
+LARGE_BATCH = 64 << 10
+
+#: Why a stream ended where its reader did not say: the closed set of `streams_closed_total{reason}` is these
+#: and the reader's drain, slow and cancelled.
+CLIENT = "client"
+STALLED = "stalled"
+ERROR = "error"
+
+
+def spread_retry_ms() -> int:
+    """A random number of milliseconds for `retry:`."""
+    return random.randint(*RETRY_MS)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds of silence before a comment, and seconds without progress before a client is cut off."""
+
+    heartbeat: float
+    write: float
+
+
+class _Connection:
+    """What the server's seam tells of the connection; without the seam (another server) what ASGI tells."""
+
+    def __init__(self, exchange: Exchange, on_gone: Callable[[], None]) -> None:
+        seam: dict[str, Any] = exchange.scope.get("extensions", {}).get("mq_gateway", {})
+        self.abort: Callable[[], None] = seam.get("abort", _nothing)
+        self.is_closing: Callable[[], bool] = seam.get("is_closing", _never)
+        self.unsent: Callable[[], int] = seam.get("write_buffer_size", _no_bytes)
+        self._exchange = exchange
+        self._on_gone = on_gone
+        if "on_disconnect" in seam:
+            self.forget: Callable[[], None] = seam["on_disconnect"](on_gone)
+        else:
+            self.forget = _canceller(asyncio.ensure_future(self._listen()))
+
+    async def _listen(self) -> None:
+        while (await self._exchange.receive())["type"] != "http.disconnect":
+            pass
+        self._on_gone()
+
+
+class EventStream:
+    """Writes what a reader has to a client until one of them ends."""
+
+    def __init__(self, exchange: Exchange, reader: Reader, patience: Patience, sent: Callable[[int], None]) -> None:
+        self._exchange = exchange
+        self._reader = reader
+        self._patience = patience
+        self._sent = sent
+        self._gone = False
+        self._idle: asyncio.Timeout | None = None
+        self._connection = _Connection(exchange, self._disconnected)
+
+    def _disconnected(self) -> None:
+        """Called by the server; ends the wait for events at once."""
+        self._gone = True
+        if self._idle is not None and not self._idle.expired():
+            self._idle.reschedule(asyncio.get_running_loop().time())
+
+    @property
+    def _over(self) -> bool:
+        return self._gone or self._connection.is_closing()
+
+    async def run(self) -> str:
+        """Stream until the end, and say why it ended: one of drain, slow, cancelled, client, stalled."""
+        try:
+            await self._exchange.start(200, HEADERS)
+            # In one piece with the head: browsers and proxies report the stream as open at its first byte.
+            opening = sse.retry(spread_retry_ms()) + sse.comment("welcome") + self._reader.opening
+            await self._send(opening)
+            while not self._over:
+                batch = await self._next()
+                reason = await self._write(batch) if batch is not None else None
+                if reason is not None:
+                    return reason
+        except TimeoutError:
+            # The transport's close would wait for the stalled client to take what is unsent: for ever.
+            self._connection.abort()
+            return STALLED
+        finally:
+            self._connection.forget()
+        return CLIENT
+
+    async def _next(self) -> Batch | None:
+        """What to write next: events, or a comment after a silence; None when the client has gone."""
+        try:
+            async with asyncio.timeout(self._patience.heartbeat * random.uniform(0.8, 1.0)) as self._idle:
+                await self._reader.ready()
+        except TimeoutError:
+            return None if self._over else Batch(sse.comment(), 0)
+        finally:
+            self._idle = None
+        return self._reader.take()
+
+    async def _write(self, batch: Batch) -> str | None:
+        """Write a batch; the reason of the end where it is the last one."""
+        if batch.data:
+            await self._send(batch.data)
+        if self._over:
+            return CLIENT  # whatever the socket did with the bytes, the reader takes them back
+        self._reader.handed_over(batch)
+        self._sent(batch.events)
+        if batch.end is not None:
+            await self._send(sse.retry(spread_retry_ms()), more=False)
+            return batch.end
+        if len(batch.data) >= LARGE_BATCH:
+            await asyncio.sleep(0)
+        return None
+
+    async def _send(self, data: bytes, *, more: bool = True) -> None:
+        """Send within the deadline, which starts anew whenever the client took something; else TimeoutError.
+
+        Cancelling a send that waits is safe: it waits before it writes, never between.
+        """
+        while True:
+            unsent = self._connection.unsent()
+            try:
+                async with asyncio.timeout(self._patience.write):
+                    return await self._exchange.send(data, more=more)
+            except TimeoutError:
+                if self._connection.unsent() >= unsent:
+                    raise
+
+
+def _canceller(task: asyncio.Task[None]) -> Callable[[], None]:
+    def cancel() -> None:
+        task.cancel()
+
+    return cancel
+
+
+def _nothing() -> None:
+    """Stands for `abort` where the server offers none: it closes the connection when the request ends."""
+
+
+def _never() -> bool:
+    return False
+
+
+def _no_bytes() -> int:
+    return 0

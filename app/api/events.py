@@ -1,0 +1,137 @@
+"""GET on a destination's events: what the client asks for, caps, and the life of one stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Iterator
+
+from app.api import query
+from app.api.accept import check_accepts_events, is_event_source
+from app.api.context import Context
+from app.api.event_stream import ERROR, HEADERS, EventStream, Patience, spread_retry_ms
+from app.api.exchange import Exchange
+from app.api.problems import retry_after_seconds, status_of
+from app.api.query import bad_parameter
+from app.domain.errors import GatewayError, TooManyStreams
+from app.domain.uri import MqUri
+from app.gateway.gateway import Gateway
+from app.gateway.stream import Format, Reader, Slow, StreamRequest
+from app.wire import sse
+
+logger = logging.getLogger("mq_gateway.api")
+
+#: Seconds for the broker to take the subscription.
+OPEN_SECONDS = 5.0
+#: Seconds for giving back what was not delivered.
+CLOSE_SECONDS = 10.0
+#: Characters of a Last-Event-ID that are looked at; ours are shorter, a longer one is foreign anyhow.
+MAX_EVENT_ID = 1024
+
+PARAMETERS = ("format", "slow", "from", "last_event_id", "status", "ack")
+_FORMATS: dict[str, Format] = {"data": "data", "envelope": "envelope"}
+_SLOW: dict[str, Slow | None] = {"gap": "gap", "latest": "latest", "disconnect": "disconnect"}
+_BOOLEAN = {"true": True, "false": False}
+
+
+def parse(exchange: Exchange) -> StreamRequest:
+    """Read query and headers; raises InvalidParameter. The header wins: a browser updates it, not the URL."""
+    values = query.parse(exchange.scope["query_string"], PARAMETERS)
+    if query.choice(values, "ack", {"auto": False, "explicit": True}, False):
+        raise bad_parameter("ack", "is auto; explicit is not supported in this version")
+    header = exchange.headers.first(b"last-event-id")
+    position = header.decode(errors="replace") if header else values.get("last_event_id")
+    start = query.choice(values, "from", {"now": False, "earliest": True}, False)
+    return StreamRequest(
+        format=query.choice(values, "format", _FORMATS, "data"),
+        last_event_id=position[:MAX_EVENT_ID] if position else None,
+        start="earliest" if start else "now",
+        slow=query.choice(values, "slow", _SLOW, None),
+        status=query.choice(values, "status", _BOOLEAN, False),
+    )
+
+
+class Events:
+    """The handler."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        server = context.settings.server
+        self._patience = Patience(heartbeat=server.heartbeat, write=server.write_timeout)
+
+    async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
+        """Stream; raises GatewayError for the front to render unless the client is an EventSource."""
+        try:
+            await self._stream(exchange, uri)
+        except GatewayError as error:
+            self._context.metrics.streams_refused.labels(error.code.value).inc()
+            if exchange.answered or not (is_event_source(exchange.headers) and is_temporary(error)):
+                raise
+            await _unavailable(exchange, error)
+
+    async def _stream(self, exchange: Exchange, uri: MqUri) -> None:
+        gateway = self._context.gateway
+        destination = gateway.resolve(uri)
+        exchange.access.mq_uri = str(uri)
+        check_accepts_events(exchange.headers)
+        request = parse(exchange)
+        if exchange.method == "HEAD":
+            await exchange.start(200, HEADERS)
+            await exchange.send(b"", more=False)
+            return
+        with self._place():
+            reader = await gateway.open_stream(destination, request, timeout=OPEN_SECONDS)
+            await self._run(exchange, gateway, uri, reader)
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the process's places; raises TooManyStreams where all are taken."""
+        if self._context.streams >= self._context.settings.limits.streams:
+            raise TooManyStreams("as many event streams are open as this gateway takes")
+        self._context.streams += 1
+        try:
+            yield
+        finally:
+            self._context.streams -= 1
+
+    async def _run(self, exchange: Exchange, gateway: Gateway, uri: MqUri, reader: Reader) -> None:
+        metrics = self._context.metrics
+        labels = (uri.service, uri.type.value)
+        delivered = metrics.events_delivered.labels(*labels)
+        metrics.streams.labels(*labels).inc()
+        reason = ERROR
+        try:
+            reason = await EventStream(exchange, reader, self._patience, delivered.inc).run()
+        finally:
+            exchange.access.reason = reason
+            metrics.streams.labels(*labels).dec()
+            metrics.streams_closed.labels(reason).inc()
+            # Also when this task is cancelled: what was not handed over goes back to its queue.
+            await asyncio.shield(asyncio.ensure_future(_close(gateway, reader)))
+
+
+async def _close(gateway: Gateway, reader: Reader) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await gateway.close_stream(reader)
+    except TimeoutError:
+        logger.warning("a reader was not closed within %s s", CLOSE_SECONDS)
+
+
+def is_temporary(error: GatewayError) -> bool:
+    """Whether the same request may succeed later: what an EventSource should wait for."""
+    status = status_of(error)
+    return status == 429 or status >= 500
+
+
+async def _unavailable(exchange: Exchange, error: GatewayError) -> None:
+    """Tell an EventSource to come back: on any status but 200 it would give up for good (WHATWG HTML 9.2)."""
+    exchange.access.code = error.code.value
+    wait = spread_retry_ms()
+    if error.retry_after is not None:
+        wait = int(retry_after_seconds(error) * 1000 * random.uniform(1.0, 2.0))
+    notice = sse.json_event("unavailable", {"code": error.code.value, "retry_ms": wait})
+    await exchange.start(200, HEADERS)
+    await exchange.send(sse.retry(wait) + notice, more=False)

@@ -1,0 +1,144 @@
+"""The outermost ASGI application: every request passes here first, and every answer has been here.
+
+What is hot (publish, event streams) and everything under /mq is served from here on raw ASGI; pages, health and
+metrics go on to FastAPI's router. Whatever happens, the client gets an answer of ours: a problem, never a text
+or a traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import paths
+from app.api.answer import Answer, Header
+from app.api.context import Context
+from app.api.events import Events
+from app.api.exchange import ClientGone, Exchange
+from app.api.guard import Guard
+from app.api.look import Look
+from app.api.paths import METHODS, Kind, Route
+from app.api.publish import Publish
+from app.domain.errors import GatewayError, Internal, MethodNotAllowed
+from app.domain.uri import MqUri
+from app.telemetry import access
+
+logger = logging.getLogger("mq_gateway.api")
+
+#: Where the exchange is found in the scope of what FastAPI serves.
+EXCHANGE = "mq_gateway.exchange"
+
+_NO_CONTENT = Answer(status=204, content_type=b"text/plain", body=b"", headers=())
+
+
+class Refusal(Response):
+    """A problem as FastAPI's error handlers return it: rendered by the exchange, as everywhere."""
+
+    def __init__(self, error: GatewayError) -> None:
+        super().__init__()
+        self._error = error
+
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        """ASGI, within what the front has begun."""
+        exchange: Exchange = scope[EXCHANGE]
+        await exchange.refuse(self._error)
+
+
+class Front:
+    """Guards, dispatches, answers errors, writes the log line."""
+
+    def __init__(self, pages: ASGIApp, context: Context) -> None:
+        self._pages = pages
+        self._context = context
+        self._guard = Guard(context.settings)
+        self._root = context.settings.server.root_path
+        self._publish = Publish(context)
+        self._events = Events(context)
+        self._look = Look(context)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI. Lifespan goes on to FastAPI; there are no WebSockets here."""
+        if scope["type"] == "lifespan":
+            await self._pages(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(Exchange(scope, receive, send))
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _http(self, exchange: Exchange) -> None:
+        try:
+            await self._serve(exchange)
+        except GatewayError as error:
+            await exchange.refuse(error)
+        except ClientGone:
+            exchange.access.reason = "client"
+        except Exception:
+            # The client learns the id under which the traceback is found here.
+            logger.exception("request %s failed", exchange.request_id.decode())
+            if exchange.answered and not exchange.complete:
+                raise  # half an answer: only the server can still end it
+            await exchange.refuse(Internal("the gateway failed; its log says why under the request id"))
+        finally:
+            access.log(exchange.access)
+
+    async def _serve(self, exchange: Exchange) -> None:
+        """Host and origin before anything else: a page from elsewhere learns nothing, not even which paths are."""
+        path = paths.without_root(exchange.access.path, self._root)
+        exchange.publish = exchange.method == "POST" and path.startswith("/mq/")
+        exchange.cors = self._guard.cors(exchange.headers)
+        server = exchange.scope.get("server")
+        self._guard.check_host(exchange.headers, server[0] if server else None)
+        if exchange.method == "OPTIONS" and await self._preflight(exchange):
+            return
+        self._guard.check_method(exchange.headers, exchange.method)
+        await self._dispatch(exchange, paths.parse(path))
+
+    async def _preflight(self, exchange: Exchange) -> bool:
+        extra = self._guard.preflight(exchange.headers)
+        if extra is None:
+            return False
+        # One Vary, the longer one.
+        exchange.cors = tuple(header for header in exchange.cors if header[0] != b"vary") + extra
+        await exchange.answer(_NO_CONTENT)
+        return True
+
+    async def _dispatch(self, exchange: Exchange, route: Route) -> None:
+        if route.kind is Kind.PAGE:
+            await self._page(exchange, route.path)
+            return
+        methods = METHODS[route.kind]
+        if exchange.method not in methods:
+            raise MethodNotAllowed(f"{exchange.method} is not for this resource", allow=", ".join(methods))
+        if route.uri is None:
+            await self._look.services(exchange, route)
+        else:
+            await self._destination(exchange, route.kind, route.uri)
+
+    async def _destination(self, exchange: Exchange, kind: Kind, uri: MqUri) -> None:
+        handler: Callable[[Exchange, MqUri], Awaitable[None]] = self._look.destination
+        if kind is Kind.EVENTS:
+            if uri.is_queue:
+                self._guard.check_queue_stream(exchange.headers)
+            handler = self._events
+        elif exchange.method == "POST":
+            handler = self._publish
+        await handler(exchange, uri)
+
+    async def _page(self, exchange: Exchange, path: str) -> None:
+        """FastAPI's router, by the one spelling of the path; HEAD is a GET whose body nobody sees."""
+        scope = dict(exchange.scope)
+        scope.update(path=path, raw_path=path.encode(), root_path="")
+        scope["method"] = "GET" if exchange.method == "HEAD" else exchange.method
+        scope[EXCHANGE] = exchange
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers: list[Header] = list(message.get("headers", ()))
+                await exchange.start(message["status"], headers)
+            else:
+                await exchange.send(message.get("body", b""), more=message.get("more_body", False))
+
+        await self._pages(scope, exchange.receive, send)

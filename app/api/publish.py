@@ -1,0 +1,121 @@
+"""POST on a destination: read, check, hand to the gateway, tell exactly what became of the message."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from app.api import publish_request
+from app.api.answer import JSON, NO_STORE, Answer
+from app.api.body import check_encoding, read_body
+from app.api.context import Context
+from app.api.exchange import Exchange
+from app.api.publish_request import PublishRequest
+from app.api.request_headers import bad_header
+from app.connectors.base import Destination
+from app.domain.errors import GatewayError, Outcome
+from app.domain.message import OCTET_STREAM, Publication, Published
+from app.domain.uri import MqUri
+from app.gateway.gateway import Gateway
+from app.telemetry.metrics import NO_SERVICE
+from app.wire.ids import new_message_id
+
+
+class Publish:
+    """The handler. Every request that gets here is counted once, with exactly one outcome."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
+        """Answer a publish; raises GatewayError for the front to render, ClientGone where nobody listens."""
+        exchange.publish = True
+        attempt = _Attempt(exchange, uri)
+        try:
+            published = await attempt.run(self._context.gateway)
+        except GatewayError as error:
+            attempt.outcome = error.outcome
+            raise
+        finally:
+            self._count(exchange, attempt)
+        await exchange.answer(_answer(published))
+
+    def _count(self, exchange: Exchange, attempt: _Attempt) -> None:
+        exchange.access.outcome = attempt.outcome.value
+        metrics, kind = self._context.metrics, attempt.uri.type.value
+        metrics.publishes.labels(attempt.service, kind, attempt.outcome.value).inc()
+        seconds = time.perf_counter() - exchange.access.started
+        metrics.publish_seconds.labels(attempt.service, kind).observe(seconds)
+
+
+class _Attempt:
+    """One publish on its way: `outcome` is what is true if it ends here and now."""
+
+    def __init__(self, exchange: Exchange, uri: MqUri) -> None:
+        self.exchange = exchange
+        self.uri = uri
+        self.service = NO_SERVICE
+        self.outcome = Outcome.NOT_SENT
+
+    async def run(self, gateway: Gateway) -> Published:
+        """Resolve before the body is read: a name that does not exist costs nobody any memory."""
+        destination = gateway.resolve(self.uri)
+        self.service = self.uri.service
+        self.exchange.access.mq_uri = str(destination.uri)
+        limits, server = gateway.settings.limits, gateway.settings.server
+        check_encoding(self.exchange)
+        request = publish_request.parse(
+            self.exchange.headers,
+            self.exchange.scope["query_string"],
+            longest_timeout=limits.publish_timeout_max,
+        )
+        _check_reply_to(gateway, destination, request)
+        cap = gateway.body_limit(destination)
+        body = await read_body(self.exchange, cap=cap, patience=server.idle_timeout)
+        return await self._publish(gateway, destination, _publication(destination, request, body), request)
+
+    async def _publish(
+        self, gateway: Gateway, destination: Destination, publication: Publication, request: PublishRequest
+    ) -> Published:
+        self.exchange.access.message_id = publication.message_id
+        self.outcome = Outcome.UNKNOWN  # until the gateway says: a cancelled publish may have been sent
+        published = await gateway.publish(destination, publication, timeout=request.timeout, confirm=request.confirm)
+        self.outcome = Outcome.CONFIRMED if published.confirmed else Outcome.UNCONFIRMED
+        return published
+
+
+def _check_reply_to(gateway: Gateway, destination: Destination, request: PublishRequest) -> None:
+    """A reply goes to a declared destination of the same broker; raises InvalidHeader for anything else."""
+    reply_to = request.reply_to
+    if reply_to is None:
+        return
+    if reply_to.service != destination.uri.service:
+        raise bad_header("Mq-Reply-To", f"a destination of {destination.uri.service!r}, where the message goes")
+    try:
+        gateway.resolve(reply_to)
+    except GatewayError as error:
+        raise bad_header("Mq-Reply-To", str(error)) from None
+
+
+def _publication(destination: Destination, request: PublishRequest, body: bytes) -> Publication:
+    settings = destination.settings
+    return Publication(
+        body=body,
+        message_id=new_message_id(),
+        content_type=request.content_type or settings.default_content_type or OCTET_STREAM,
+        persistent=settings.persistent if request.persistent is None else request.persistent,
+        headers=request.headers,
+        reply_to=request.reply_to,
+        **request.properties,
+    )
+
+
+def _answer(published: Published) -> Answer:
+    """200 means the broker's RECEIPT came, 202 that the frame was handed over."""
+    body = b'{"message_id":%b,"mq_uri":%b,"confirmed":%b,"persistent":%b}' % (
+        json.dumps(published.message_id).encode(),
+        json.dumps(str(published.mq_uri), ensure_ascii=False).encode(),
+        b"true" if published.confirmed else b"false",
+        b"true" if published.persistent else b"false",
+    )
+    return Answer(status=200 if published.confirmed else 202, content_type=JSON, body=body, headers=(NO_STORE,))

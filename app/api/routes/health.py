@@ -1,0 +1,34 @@
+"""Probes. Live: should this process be restarted? Ready: should it get work? They are never the same question."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from app.api.context import Context
+
+_NO_STORE = {"cache-control": "no-store"}
+
+
+def router(context: Context) -> APIRouter:
+    """`/health/live` and `/health/ready`."""
+    routes = APIRouter(prefix="/health")
+
+    @routes.get("/live")
+    async def live(_request: Request) -> JSONResponse:
+        """200 while the loop turns; 503 after a failure that only a restart heals. A broker down is none."""
+        if context.failure is None:
+            return JSONResponse({"status": "live"}, headers=_NO_STORE)
+        return JSONResponse({"status": "failed", "detail": context.failure}, 503, _NO_STORE)
+
+    @routes.get("/ready")
+    async def ready(_request: Request) -> JSONResponse:
+        """200 with the state of every link; 503 while draining and until required services have been up."""
+        gateway = context.running
+        is_ready = gateway is not None and gateway.ready() and context.failure is None
+        links = {} if gateway is None else gateway.link_states()
+        draining = gateway is None or gateway.draining
+        status = "ready" if is_ready else "draining" if draining else "waiting"
+        return JSONResponse({"status": status, "services": links}, 200 if is_ready else 503, _NO_STORE)
+
+    return routes

@@ -1,0 +1,104 @@
+"""The application: FastAPI's routes, our front before them, the gateway's life around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from app.api.context import Context
+from app.api.front import Front, Refusal
+from app.api.routes import docs, health, metrics
+from app.config.settings import Settings
+from app.domain.errors import GatewayError, Internal, MethodNotAllowed, NotFound
+from app.gateway.gateway import Gateway
+from app.telemetry.loop_lag import LoopLag
+from app.telemetry.metrics import Metrics, gateway_version
+
+logger = logging.getLogger("mq_gateway.app")
+
+
+class GatewayApp(FastAPI):
+    """FastAPI behind our front: what is hot never meets its router, middleware or error pages."""
+
+    def __init__(self, context: Context) -> None:
+        # The description of the API and its pages are ours (app.api.routes.docs), FastAPI's are off.
+        super().__init__(
+            title="mq-gateway",
+            version=gateway_version(),
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+            lifespan=_lifespan,
+        )
+        self.state.context = context
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The stack of FastAPI behind the front; called once, before the first request."""
+        return Front(super().build_middleware_stack(), self.state.context)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for one configuration. It does no I/O before its lifespan starts.
+
+    `app.state.gateway` is the Gateway while the lifespan runs; `await app.state.gateway_drain()` begins the end:
+    not ready, no new work, every stream ends by itself.
+    """
+    context = Context(settings, Metrics())
+    app = GatewayApp(context)
+    for routes in (health.router(context), metrics.router(context), docs.router(context)):
+        app.include_router(routes)
+    app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(Exception, _refuse)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    context: Context = app.state.context
+    async with Gateway(context.settings, context.metrics) as gateway, _loop_lag(context):
+        context.running = app.state.gateway = gateway
+        app.state.gateway_drain = gateway.drain
+        try:
+            yield
+        finally:
+            context.running = None
+
+
+@contextlib.asynccontextmanager
+async def _loop_lag(context: Context) -> AsyncIterator[None]:
+    """Watch the loop; the watch ending by itself is a defect, and the process says so to its probe."""
+    task = asyncio.create_task(LoopLag(context.metrics.loop_lag_seconds).run(), name="loop-lag")
+
+    def failed(done: asyncio.Task[None]) -> None:
+        if not done.cancelled():
+            context.failure = "the watch over the event loop ended"
+            logger.error("the watch over the event loop ended", exc_info=done.exception())
+
+    task.add_done_callback(failed)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    """What Starlette's router or a defect says, in our words."""
+    return Refusal(_translated(error))
+
+
+def _translated(error: Exception) -> GatewayError:
+    if not isinstance(error, HTTPException):
+        return Internal("the gateway failed; its log says why under the request id")
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "GET")
+        methods = ", ".join(dict.fromkeys([*allow.split(", "), "HEAD"]))
+        return MethodNotAllowed("this resource is only for reading", allow=methods)
+    return NotFound("there is nothing at this path")

@@ -1,0 +1,1 @@
+"""Static files: pages and the description of the API."""
