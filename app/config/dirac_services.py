@@ -157,11 +157,11 @@ class _Service:
 
     def _heartbeats(self) -> None:
         given = [self._text(option) for option in _HEARTBEATS]
-        if any(given):
-            self._values["heartbeat_ms"] = [value or "10000" for value in given]
-            option = self._option(_HEARTBEATS[0] if given[0] else _HEARTBEATS[1])
-            if option:
-                self._document.places[(*self._keys, "heartbeat_ms")] = option.place
+        if not any(given):
+            return
+        self._values["heartbeat_ms"] = [value or "10000" for value in given]
+        places = [self._section.options[option].place for option in _HEARTBEATS if self._text(option)]
+        self._document.places[(*self._keys, "heartbeat_ms")] = places[0]
 
     def _tls(self, certificate: _HostCertificate) -> None:
         self._warn("SSLVersion", "means TLS 1.2 or newer with verification here, whatever its value")

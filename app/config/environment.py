@@ -72,7 +72,7 @@ def _keys(name: str) -> Keys:
 def _check_names(ours: Mapping[str, str], document: Document) -> None:
     for name in ours:
         section, *inner = _keys(name)
-        near = get_close_matches(section, (*_SECTIONS, "services"), 1, 0.8)
+        near = get_close_matches(section, (*_SECTIONS, "services"), 1, 0.85)
         hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
         if inner and section == "services":
             raise ConfigError([Problem(f"services are given as JSON in {SERVICES}", place=Place(name))])

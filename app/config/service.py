@@ -38,7 +38,9 @@ from app.domain.uri import MqUri, check_name
 STOMP = "Stomp"
 MEMORY = "Memory"
 
-_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<name>[^\s\[\]:/]+))(?::(?P<port>[0-9]{1,5}))?")
+_ADDRESS = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[0-9A-Za-z._~-]+)?)\]|(?P<name>[^\s\[\]:/]+))(?::(?P<port>[0-9]{1,5}))?"
+)
 _BOOL = TypeAdapter(bool)
 #: The ways to give a password; one of them at most.
 PASSWORD_OPTIONS = ("password", "password_file", "password_env")

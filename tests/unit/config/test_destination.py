@@ -1,0 +1,44 @@
+"""Settings of Queues and Topics."""
+
+from __future__ import annotations
+
+import pytest
+from app.config.destination import QueueSettings, TopicSettings
+from pydantic import ValidationError
+
+
+def test_queues_are_persistent_and_topics_are_not() -> None:
+    assert QueueSettings().persistent
+    assert not TopicSettings().persistent
+
+
+def test_defaults_of_the_contract() -> None:
+    topic = TopicSettings()
+    assert (topic.replay, topic.ring_messages, topic.ring_bytes) == ("ring", 1024, 8 << 20)
+    assert (topic.linger, topic.keep, topic.slow, topic.prefetch) == (30, False, "gap", 10)
+    assert not topic.acknowledgement
+    assert topic.declare
+    assert topic.check_json
+
+
+def test_arguments_and_a_destination_exclude_each_other() -> None:
+    arguments = {"x-queue-type": "quorum"}
+    assert QueueSettings(arguments=arguments).arguments == arguments
+    assert QueueSettings(destination="/exchange/logs/app.#").destination == "/exchange/logs/app.#"
+    with pytest.raises(ValidationError, match="exclude each other"):
+        QueueSettings(arguments=arguments, destination="/queue/x")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"replay": "stream"}, {"stream": "s"}, {"stream_max_age": "7D"}, {"subscriptions": ["a"]}, {"schema": "x"}],
+)
+def test_later_options_are_refused(option: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="not supported in this version"):
+        TopicSettings.model_validate(option)
+
+
+@pytest.mark.parametrize("option", [{"prefetch": 0}, {"ring_messages": 0}, {"linger": -1}, {"slow": "stop"}])
+def test_senseless_values_are_refused(option: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TopicSettings.model_validate(option)

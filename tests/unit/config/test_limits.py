@@ -1,0 +1,54 @@
+"""Settings that bound what clients can make the gateway hold."""
+
+from __future__ import annotations
+
+import pytest
+from app.config import limits
+from app.config.limits import DEFAULT_MEMORY, LimitSettings
+from pydantic import ValidationError
+
+
+def test_defaults_of_the_contract() -> None:
+    bounds = LimitSettings()
+    assert (bounds.body_bytes, bounds.max_headers, bounds.header_bytes) == (4_128_768, 64, 8192)
+    assert (bounds.in_flight, bounds.streams, bounds.streams_per_principal) == (10_000, 10_000, 20)
+    assert (bounds.uris_per_stream, bounds.publish_timeout_max) == (32, 60)
+
+
+@pytest.mark.parametrize(("machine", "memory"), [(None, DEFAULT_MEMORY), (1 << 30, 1 << 29)])
+def test_memory_is_half_of_what_the_machine_grants(
+    monkeypatch: pytest.MonkeyPatch, machine: int | None, memory: int
+) -> None:
+    monkeypatch.setattr(limits, "container_memory", lambda: machine)
+    assert LimitSettings().memory == memory
+
+
+def test_memory_may_be_set() -> None:
+    assert LimitSettings(memory_bytes=1 << 20).memory == 1 << 20
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"messages_per_second": 1},
+        {"bytes_per_second": 1},
+        {"receive_linger": 3},
+        {"lease_max": 1},
+        {"idempotency_window": 1},
+        {"idempotency_keys": 1},
+    ],
+)
+def test_later_options_are_refused(option: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="not supported in this version"):
+        LimitSettings.model_validate(option)
+
+
+def test_later_options_may_be_spelled_out_with_their_defaults() -> None:
+    spelled = {"receive_linger": "2", "lease_max": "900", "idempotency_window": "600", "idempotency_keys": "100000"}
+    assert LimitSettings.model_validate(spelled) == LimitSettings()
+
+
+@pytest.mark.parametrize("option", [{"body_bytes": 0}, {"uris_per_stream": 33}, {"memory_bytes": 1}, {"streams": 0}])
+def test_senseless_values_are_refused(option: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        LimitSettings.model_validate(option)

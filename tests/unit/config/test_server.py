@@ -1,0 +1,86 @@
+"""Settings of the HTTP server."""
+
+from __future__ import annotations
+
+import pytest
+from app.config.server import ServerSettings
+from pydantic import ValidationError
+
+
+def test_defaults_of_the_contract() -> None:
+    server = ServerSettings()
+    assert (server.host, server.port, server.root_path) == ("127.0.0.1", 8080, "")
+    assert (server.drain_delay, server.drain_seconds, server.write_timeout) == (0, 20, 10)
+    assert (server.header_timeout, server.idle_timeout, server.heartbeat) == (10, 75, 15)
+    assert (server.log_format, server.log_level) == ("console", "info")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("", False),
+        ("10.0.0.1", False),
+        ("gateway.example", False),
+    ],
+)
+def test_knows_what_is_loopback(host: str, *, loopback: bool) -> None:
+    assert ServerSettings(host=host).is_loopback is loopback
+
+
+def test_lists_are_checked_and_in_lower_case() -> None:
+    server = ServerSettings(
+        allowed_hosts=["Gateway.example", "[::1]"],
+        allowed_origins=["https://Dash.example", "http://localhost:3000"],
+        trusted_proxies=["10.0.0.0/8", "::1"],
+        root_path="/gateway",
+    )
+    assert server.allowed_hosts == ["gateway.example", "[::1]"]
+    assert server.allowed_origins == ["https://dash.example", "http://localhost:3000"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"allowed_origins": "*"},
+        {"allowed_origins": "https://dash.example/"},
+        {"allowed_origins": "null"},
+        {"allowed_hosts": "a:80"},
+        {"allowed_hosts": "*"},
+        {"trusted_proxies": "proxy"},
+        {"root_path": "gateway"},
+        {"root_path": "/"},
+        {"port": 65536},
+        {"drain_seconds": 0},
+        {"log_level": "trace"},
+    ],
+)
+def test_senseless_values_are_refused(option: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ServerSettings.model_validate(option)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"peers": ["a"]},
+        {"tls": {"cert_file": "a"}},
+        {"tls": {"key_file": "a"}},
+        {"management": {"host": "a"}},
+        {"management": {"port": 9}},
+        {"state_file": "a"},
+    ],
+)
+def test_later_options_are_refused(option: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="not supported in this version"):
+        ServerSettings.model_validate(option)
+
+
+def test_later_options_may_be_spelled_out_as_unset() -> None:
+    spelled = {"peers": [], "tls": {"cert_file": None, "key_file": None}, "management": {"host": None, "port": None}}
+    assert ServerSettings.model_validate(spelled) == ServerSettings()
