@@ -1,0 +1,261 @@
+"""What every MQConnector does, on every kind: in memory, on RabbitMQ, on ActiveMQ."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from app.connectors.base import Delivery, Destination
+from app.domain.errors import Draining, NotSupportedByBroker
+from app.domain.link import LinkState
+from app.domain.message import Publication
+from app.domain.uri import MqUri
+from app.wire.ids import new_message_id
+from tests.contract.conftest import WAIT, Recorder, Site
+
+BODIES = [
+    b"",
+    b"x",
+    b"\0",
+    b"a\0b\0\0",
+    b"\xff\xfe\x80",
+    b"\r",
+    b"one\rtwo\r\nthree\n",
+    b"data: x\nid: 9\nevent: gap\n\n",
+    b"MESSAGE\ndestination:/queue/x\ncontent-length:1\n\nx\0",
+    b"\n\0\n",
+    "blåbærgrød €".encode(),
+    bytes(range(256)) * 64,
+]
+
+
+def publication(body: bytes = b"hello", **fields: Any) -> Publication:
+    return Publication(body=body, message_id=new_message_id(), **fields)
+
+
+async def publish(site: Site, destination: Destination, *bodies: bytes, **fields: Any) -> None:
+    for body in bodies:
+        await site.connector.publish(destination, publication(body, **fields), timeout=WAIT)
+
+
+async def consume(site: Site, destination: Destination, *, prefetch: int = 10) -> tuple[Recorder, Any]:
+    recorder = Recorder()
+    subscription = await site.connector.subscribe(
+        destination, recorder, acknowledge=destination.uri.is_queue, prefetch=prefetch, timeout=WAIT
+    )
+    return recorder, subscription
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(bytes(body[:12])))
+async def test_a_body_arrives_byte_for_byte(site: Site, body: bytes) -> None:
+    queue = site.queue()
+    await publish(site, queue, body, content_type="application/octet-stream")
+    recorder, subscription = await consume(site, queue)
+    delivery = await recorder.next()
+    assert delivery.message.body == body
+    assert delivery.message.content_type == "application/octet-stream"
+    assert subscription.ack(delivery)
+    await subscription.close(WAIT)
+
+
+async def test_four_megabytes_arrive(site: Site) -> None:
+    body = bytes(range(256)) * (4_000_000 // 256)
+    queue = site.queue()
+    recorder, subscription = await consume(site, queue)
+    await publish(site, queue, body)
+    delivery = await recorder.next()
+    assert delivery.message.body == body
+    assert subscription.ack(delivery)
+    await subscription.close(WAIT)
+
+
+async def test_the_typed_fields_and_headers_arrive(site: Site) -> None:
+    queue = site.queue()
+    other = site.queue()
+    sent = publication(
+        b"{}",
+        content_type="application/json; charset=utf-8",
+        headers={"JobID": "1", "owner": "ünï:cö\\de", "traceparent": "00-ab-cd-01"},
+        correlation_id="c:1",
+        type="job",
+        priority=7,
+        persistent=True,
+        ttl_ms=60_000,
+        reply_to=other.uri,
+    )
+    await site.connector.publish(queue, sent, timeout=WAIT)
+    recorder, subscription = await consume(site, queue)
+    message = (await recorder.next()).message
+    assert message.message_id == sent.message_id
+    assert message.mq_uri == queue.uri
+    assert message.content_type == "application/json; charset=utf-8"
+    assert not message.redelivered
+    wanted = {
+        "JobID": "1",
+        "owner": "ünï:cö\\de",
+        "traceparent": "00-ab-cd-01",
+        "correlation-id": "c:1",
+        "type": "job",
+        "priority": "7",
+        "persistent": "true",
+        "reply-to": str(other.uri),
+    }
+    assert {name: message.headers.get(name) for name in wanted} == wanted
+    assert not {"receipt", "destination", "ack", "message-id", "mq-message-id", "subscription"} & set(message.headers)
+    await subscription.close(WAIT)
+
+
+async def test_a_message_waits_until_somebody_comes(site: Site) -> None:
+    queue = site.queue()
+    await publish(site, queue, b"1", b"2", b"3")
+    recorder, subscription = await consume(site, queue)
+    assert [(await recorder.next()).message.body for _ in range(3)] == [b"1", b"2", b"3"]
+    await subscription.close(WAIT)
+
+
+async def test_consumers_of_a_queue_share(site: Site) -> None:
+    queue = site.queue()
+    one, first = await consume(site, queue, prefetch=1)
+    two, second = await consume(site, queue, prefetch=1)
+    await publish(site, queue, b"1", b"2")
+    got = [await one.next(), await two.next()]
+    assert sorted(delivery.message.body for delivery in got) == [b"1", b"2"]
+    await one.nothing()
+    await first.close(WAIT)
+    await second.close(WAIT)
+
+
+async def test_every_subscriber_of_a_topic_gets_every_message(site: Site) -> None:
+    topic = site.topic()
+    await publish(site, topic, b"nobody hears this")
+    one, first = await consume(site, topic)
+    two, second = await consume(site, topic)
+    await publish(site, topic, b"1", b"2")
+    for recorder in (one, two):
+        assert [(await recorder.next()).message.body for _ in range(2)] == [b"1", b"2"]
+    await first.close(WAIT)
+    await publish(site, topic, b"3")
+    assert (await two.next()).message.body == b"3"
+    await one.nothing(0.1)
+    await second.close(WAIT)
+
+
+async def test_no_more_than_the_prefetch_is_outstanding(site: Site) -> None:
+    queue = site.queue()
+    recorder, subscription = await consume(site, queue, prefetch=2)
+    await publish(site, queue, b"1", b"2", b"3")
+    first = await recorder.next()
+    await recorder.next()
+    await recorder.nothing()
+    assert subscription.ack(first)
+    assert (await recorder.next()).message.body == b"3"
+    await subscription.close(WAIT)
+
+
+async def test_an_ack_counts_once(site: Site) -> None:
+    queue = site.queue()
+    recorder, subscription = await consume(site, queue)
+    await publish(site, queue, b"1")
+    delivery = await recorder.next()
+    assert subscription.ack(delivery)
+    assert not subscription.ack(delivery)
+    assert not subscription.nack(delivery)
+    await publish(site, queue, b"still alive")
+    assert (await recorder.next()).message.body == b"still alive"
+    await subscription.close(WAIT)
+
+
+async def test_closing_gives_back_what_was_not_acked(site: Site) -> None:
+    queue = site.queue()
+    await publish(site, queue, *(str(number).encode() for number in range(8)))
+    recorder, subscription = await consume(site, queue, prefetch=4)
+    taken = [await recorder.next() for _ in range(4)]
+    assert subscription.ack(taken[0])
+    acked = await recorder.next()  # its credit brought the fifth
+    assert subscription.ack(acked)
+    await recorder.next()
+    await subscription.close(WAIT)
+    await subscription.close(WAIT)
+    again, second = await consume(site, queue, prefetch=100)
+    rest = [await again.next() for _ in range(6)]
+    bodies = {delivery.message.body: delivery.message.redelivered for delivery in rest}
+    assert sorted(bodies) == [b"1", b"2", b"3", b"5", b"6", b"7"]
+    assert all(bodies[body] for body in (b"1", b"2", b"3"))
+    await again.nothing(0.2)
+    await second.close(WAIT)
+
+
+async def test_a_message_given_back_comes_again(site: Site) -> None:
+    queue = site.queue()
+    recorder, subscription = await consume(site, queue)
+    await publish(site, queue, b"1")
+    first = await recorder.next()
+    assert not first.message.redelivered
+    assert subscription.nack(first)
+    assert not subscription.ack(first)
+    second = await recorder.next()
+    assert (second.message.body, second.message.redelivered) == (b"1", True)
+    assert subscription.ack(second)
+    await subscription.close(WAIT)
+
+
+async def test_a_message_whose_time_is_over_is_not_delivered(site: Site) -> None:
+    queue = site.queue()
+    await publish(site, queue, b"short", ttl_ms=1)
+    await asyncio.sleep(0.05)
+    await publish(site, queue, b"long", ttl_ms=60_000)
+    recorder, subscription = await consume(site, queue)
+    assert (await recorder.next()).message.body == b"long"
+    await subscription.close(WAIT)
+
+
+async def test_a_thousand_publishes_at_once(site: Site) -> None:
+    queue = site.queue()
+    await asyncio.gather(*(publish(site, queue, b"%d" % number) for number in range(1000)))
+    assert site.connector.in_flight == 0
+    recorder, subscription = await consume(site, queue, prefetch=100)
+    got = set()
+    for _ in range(1000):
+        delivery = await recorder.next()
+        got.add(delivery.message.body)
+        assert subscription.ack(delivery)
+    assert len(got) == 1000
+    await subscription.close(WAIT)
+
+
+async def test_unconfirmed_publishes_arrive(site: Site) -> None:
+    queue = site.queue()
+    await site.connector.publish(queue, publication(b"1"), timeout=WAIT, confirm=False)
+    recorder, subscription = await consume(site, queue)
+    assert (await recorder.next()).message.body == b"1"
+    await subscription.close(WAIT)
+
+
+@pytest.mark.parametrize("fields", [{"delay_ms": 5}, {"group": "g"}], ids=["delay", "group"])
+async def test_what_is_not_mapped_is_refused_before_the_wire(site: Site, fields: dict[str, Any]) -> None:
+    queue = site.queue()
+    with pytest.raises(NotSupportedByBroker):
+        site.connector.check(queue, publication(**fields))
+    with pytest.raises(NotSupportedByBroker):
+        await publish(site, queue, b"x", **fields)
+    assert site.connector.status.state is LinkState.UP
+
+
+async def test_names_with_special_characters_are_one_and_the_same_queue(site: Site) -> None:
+    queue = site.queue()
+    uri = MqUri(queue.uri.service, queue.uri.type, f"a/b c%é-{queue.uri.name}")
+    odd = Destination(uri, queue.settings)
+    await publish(site, odd, b"1")
+    recorder, subscription = await consume(site, odd)
+    delivery: Delivery = await recorder.next()
+    assert delivery.message.body == b"1"
+    await subscription.close(WAIT)
+
+
+async def test_a_closed_connector_takes_no_work(site: Site) -> None:
+    await site.connector.close(WAIT)
+    with pytest.raises(Draining):
+        await publish(site, site.queue(), b"x")
+    await site.connector.close(WAIT)
