@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-
 from app.config.settings import QueueSettings, ServiceSettings, TopicSettings
-from app.connectors.base import ConnectorContext, Delivery, Destination, MQConnector
+from app.connectors.base import Delivery, Destination, MQConnector
 from app.connectors.catalog import connector_class
 from app.domain.link import LinkState
 from app.domain.uri import DestinationType, MqUri
+
 from tests.brokers.fixtures import Unique
 
 WAIT = 10.0
@@ -74,20 +74,13 @@ class Site:
         return Destination(uri, TopicSettings(**settings))
 
 
-async def until_up(connector: MQConnector, timeout: float = WAIT) -> None:
-    """Returns when the link is up: a publish waits for a connecting link, a state change wakes nobody else."""
-    async with asyncio.timeout(timeout):
-        while connector.status.state is not LinkState.UP:
-            await asyncio.sleep(0.01)
-
-
 async def open_site(kind: str, settings: ServiceSettings, unique: Unique) -> Site:
     states: list[LinkState] = []
     events: list[str] = []
-    context = ConnectorContext(in_flight=1000, on_state=lambda _old, new: states.append(new), on_event=events.append)
     connector = connector_class(settings.mq_type)(kind, settings, context)
     await connector.start()
-    await until_up(connector)
+    async with asyncio.timeout(WAIT):
+        await up.wait()
     return Site(connector, unique, states, events)
 
 
