@@ -1,0 +1,68 @@
+"""One test run: the folder, the lock that keeps its brokers alive, and the brokers that all its processes share."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import IO, TypeVar
+
+from tests.brokers.broker import Broker
+from tests.brokers.process import wait_for_keepers
+
+_END_SECONDS = 20
+B = TypeVar("B", bound=Broker)
+
+
+class Run:
+    """What the processes of a test run know together; `folder` is all they need to pass on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: IO[str] | None = None
+        self._numbers = count(1)
+
+    @classmethod
+    def begin(cls) -> Run:
+        """Begin a run: only the process that began it may end it."""
+        run = cls(Path(tempfile.mkdtemp(prefix="mqgw-")))
+        (run.folder / "keepers").mkdir()
+        run._lock = (run.folder / "lock").open("w")
+        fcntl.flock(run._lock, fcntl.LOCK_EX)
+        return run
+
+    def end(self) -> None:
+        """Let go of the lock: every keeper ends what it keeps. Then remove the folder."""
+        if self._lock is None:
+            return
+        self._lock.close()
+        self._lock = None
+        wait_for_keepers(self.folder, _END_SECONDS)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def new_folder(self, kind: str) -> Path:
+        """A folder for one private broker; its name is unique in the run and fit for a node name."""
+        return self.folder / f"{kind}-{os.getpid()}-{next(self._numbers)}"
+
+    def shared(self, kind: type[B]) -> B:
+        """The one broker of this kind, started by whoever asks first, in whatever process."""
+        with self._only_one(kind.kind):
+            state = self.folder / f"{kind.kind}.json"
+            if state.exists():
+                return kind.attach(self.folder, state.read_text())
+            broker = kind(self.folder, self.folder / kind.kind)
+            broker.start_blocking()
+            broker.share()
+            state.write_text(broker.describe())
+            return broker
+
+    @contextmanager
+    def _only_one(self, name: str) -> Iterator[None]:
+        with (self.folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
