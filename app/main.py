@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator
 
@@ -64,11 +65,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: Context = app.state.context
     async with Gateway(context.settings, context.metrics) as gateway, _loop_lag(context):
         context.running = app.state.gateway = gateway
-        app.state.gateway_drain = gateway.drain
+        app.state.gateway_drain = functools.partial(_drain, context, gateway)
         try:
             yield
         finally:
             context.running = None
+
+
+async def _drain(context: Context, gateway: Gateway) -> None:
+    """Not ready at once; no new work after `server.drain_delay`, when load balancers have noticed."""
+    context.stopping = True
+    await asyncio.sleep(context.settings.server.drain_delay)
+    await gateway.drain()
 
 
 @contextlib.asynccontextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from app.api.exchange import ClientGone, Exchange
 from app.domain.errors import BodyTooLarge, MalformedRequest, UnsupportedEncoding
+from app.gateway.budget import Budget
 
 
 def check_encoding(exchange: Exchange) -> None:
@@ -21,28 +23,45 @@ def _too_large(cap: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body has more than the {cap} bytes this destination takes")
 
 
-async def read_body(exchange: Exchange, *, cap: int, patience: float) -> bytes:
-    """The whole body, at most `cap` bytes.
+async def read_body(exchange: Exchange, budget: Budget, *, cap: int, patience: float) -> bytes:
+    """The whole body, at most `cap` bytes; what has arrived of it is held in `budget` until it is whole.
 
     A Content-Length above the cap is refused before anything is read, also before a `100 Continue`; a chunked
-    body as soon as it crosses the cap. Raises BodyTooLarge, MalformedRequest when no byte came for `patience`
-    seconds, and ClientGone when the client left: a part of a body is never published.
+    body as soon as it crosses the cap. Raises BodyTooLarge, Overloaded, MalformedRequest when no byte came for
+    `patience` seconds, and ClientGone when the client left: a part of a body is never published.
     """
-    length = exchange.headers.get(b"content-length")
-    if length is not None and length.isdigit() and int(length) > cap:
+    length = _content_length(exchange)
+    if length is not None and length > cap:
         raise _too_large(cap)
-    pieces: list[bytes] = []
-    size, more = 0, True
-    while more:
-        piece, more = await _next_piece(exchange, patience)
-        size += len(piece)
-        if size > cap:
-            raise _too_large(cap)
-        pieces.append(piece)
+    body, more = await _next_piece(exchange, patience)
+    if more:
+        body = await _gather(exchange, budget, body, cap=cap, patience=patience)
+    if len(body) > cap:
+        raise _too_large(cap)
+    if length is not None and length != len(body):
+        raise ClientGone  # the server's framing sees to this already; the rule is worth a second guard
     exchange.body_read = True
-    if length is not None and length.isdigit() and int(length) != size:
-        raise ClientGone  # the server's framing already sees to this; the rule is too important for one guard
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return body
+
+
+def _content_length(exchange: Exchange) -> int | None:
+    value = exchange.headers.get(b"content-length")
+    return int(value) if value is not None and value.isdigit() else None
+
+
+async def _gather(exchange: Exchange, budget: Budget, first: bytes, *, cap: int, patience: float) -> bytes:
+    """The rest of a body that comes in pieces. Reserved as it arrives: what was only announced costs nobody."""
+    pieces, size, more = [first], len(first), True
+    with contextlib.ExitStack() as held:
+        held.enter_context(budget.reserve(size))
+        while more:
+            piece, more = await _next_piece(exchange, patience)
+            held.enter_context(budget.reserve(len(piece)))
+            pieces.append(piece)
+            size += len(piece)
+            if size > cap:
+                raise _too_large(cap)
+        return b"".join(pieces)
 
 
 async def _next_piece(exchange: Exchange, patience: float) -> tuple[bytes, bool]:

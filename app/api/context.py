@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.config.settings import Settings
 from app.domain.errors import Draining
+from app.gateway.budget import Budget
 from app.gateway.gateway import Gateway
 from app.telemetry.metrics import Metrics
 
@@ -15,8 +16,12 @@ class Context:
         self.settings = settings
         self.metrics = metrics
         self.running: Gateway | None = None
+        #: Told to stop: not ready any more, and for `server.drain_delay` still at work.
+        self.stopping = False
         #: A failure inside the process that cannot heal; None while all is well.
         self.failure: str | None = None
+        #: Bytes of bodies that are still arriving; from then on the gateway counts them.
+        self.arriving = Budget(settings.limits.memory, int)
         #: Open event streams, against `limits.streams`.
         self.streams = 0
 

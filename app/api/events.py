@@ -17,7 +17,6 @@ from app.api.problems import retry_after_seconds, status_of
 from app.api.query import bad_parameter
 from app.domain.errors import GatewayError, TooManyStreams
 from app.domain.uri import MqUri
-from app.gateway.gateway import Gateway
 from app.gateway.stream import Format, Reader, Slow, StreamRequest
 from app.wire import sse
 
@@ -83,7 +82,7 @@ class Events:
             return
         with self._place():
             reader = await gateway.open_stream(destination, request, timeout=OPEN_SECONDS)
-            await self._run(exchange, gateway, uri, reader)
+            await self._run(exchange, uri, reader)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -96,7 +95,7 @@ class Events:
         finally:
             self._context.streams -= 1
 
-    async def _run(self, exchange: Exchange, gateway: Gateway, uri: MqUri, reader: Reader) -> None:
+    async def _run(self, exchange: Exchange, uri: MqUri, reader: Reader) -> None:
         metrics = self._context.metrics
         labels = (uri.service, uri.type.value)
         delivered = metrics.events_delivered.labels(*labels)
@@ -109,13 +108,13 @@ class Events:
             metrics.streams.labels(*labels).dec()
             metrics.streams_closed.labels(reason).inc()
             # Also when this task is cancelled: what was not handed over goes back to its queue.
-            await asyncio.shield(asyncio.ensure_future(_close(gateway, reader)))
+            await asyncio.shield(asyncio.ensure_future(_close(reader)))
 
 
-async def _close(gateway: Gateway, reader: Reader) -> None:
+async def _close(reader: Reader) -> None:
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
-            await gateway.close_stream(reader)
+            await reader.close()
     except TimeoutError:
         logger.warning("a reader was not closed within %s s", CLOSE_SECONDS)
 

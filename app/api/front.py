@@ -72,6 +72,8 @@ class Front:
         try:
             await self._serve(exchange)
         except GatewayError as error:
+            if exchange.publish:
+                self._publish.refused(exchange)
             await exchange.refuse(error)
         except ClientGone:
             exchange.access.reason = "client"

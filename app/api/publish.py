@@ -12,12 +12,14 @@ from app.api.context import Context
 from app.api.exchange import Exchange
 from app.api.publish_request import PublishRequest
 from app.api.request_headers import bad_header
+from app.config.settings import LimitSettings
 from app.connectors.base import Destination
-from app.domain.errors import GatewayError, Outcome
+from app.domain.errors import GatewayError, HeadersTooLarge, Outcome
 from app.domain.message import OCTET_STREAM, Publication, Published
 from app.domain.uri import MqUri
+from app.gateway.budget import Budget
 from app.gateway.gateway import Gateway
-from app.telemetry.metrics import NO_SERVICE
+from app.telemetry.metrics import NO_SERVICE, NO_TYPE
 from app.wire.ids import new_message_id
 
 
@@ -30,7 +32,7 @@ class Publish:
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """Answer a publish; raises GatewayError for the front to render, ClientGone where nobody listens."""
         exchange.publish = True
-        attempt = _Attempt(exchange, uri)
+        attempt = _Attempt(exchange, uri, self._context.arriving)
         try:
             published = await attempt.run(self._context.gateway)
         except GatewayError as error:
@@ -40,18 +42,26 @@ class Publish:
             self._count(exchange, attempt)
         await exchange.answer(_answer(published))
 
+    def refused(self, exchange: Exchange) -> None:
+        """Count a publish that never got here: its path, Host or Origin was refused."""
+        if not exchange.access.outcome:
+            self._record(exchange, NO_SERVICE, NO_TYPE, Outcome.NOT_SENT)
+
     def _count(self, exchange: Exchange, attempt: _Attempt) -> None:
-        exchange.access.outcome = attempt.outcome.value
-        metrics, kind = self._context.metrics, attempt.uri.type.value
-        metrics.publishes.labels(attempt.service, kind, attempt.outcome.value).inc()
-        seconds = time.perf_counter() - exchange.access.started
-        metrics.publish_seconds.labels(attempt.service, kind).observe(seconds)
+        self._record(exchange, attempt.service, attempt.uri.type.value, attempt.outcome)
+
+    def _record(self, exchange: Exchange, service: str, kind: str, outcome: Outcome) -> None:
+        exchange.access.outcome = outcome.value
+        metrics = self._context.metrics
+        metrics.publishes.labels(service, kind, outcome.value).inc()
+        metrics.publish_seconds.labels(service, kind).observe(time.perf_counter() - exchange.access.started)
 
 
 class _Attempt:
     """One publish on its way: `outcome` is what is true if it ends here and now."""
 
-    def __init__(self, exchange: Exchange, uri: MqUri) -> None:
+    def __init__(self, exchange: Exchange, uri: MqUri, arriving: Budget) -> None:
+        self._arriving = arriving
         self.exchange = exchange
         self.uri = uri
         self.service = NO_SERVICE
@@ -69,9 +79,10 @@ class _Attempt:
             self.exchange.scope["query_string"],
             longest_timeout=limits.publish_timeout_max,
         )
+        _check_size(request, limits)
         _check_reply_to(gateway, destination, request)
         cap = gateway.body_limit(destination)
-        body = await read_body(self.exchange, cap=cap, patience=server.idle_timeout)
+        body = await read_body(self.exchange, self._arriving, cap=cap, patience=server.idle_timeout)
         return await self._publish(gateway, destination, _publication(destination, request, body), request)
 
     async def _publish(
@@ -82,6 +93,15 @@ class _Attempt:
         published = await gateway.publish(destination, publication, timeout=request.timeout, confirm=request.confirm)
         self.outcome = Outcome.CONFIRMED if published.confirmed else Outcome.UNCONFIRMED
         return published
+
+
+def _check_size(request: PublishRequest, limits: LimitSettings) -> None:
+    """Raises HeadersTooLarge for more or larger message headers than the configuration allows."""
+    if len(request.headers) > limits.max_headers:
+        raise HeadersTooLarge(f"{len(request.headers)} message headers, at most {limits.max_headers} are allowed")
+    for name, value in request.headers.items():
+        if len(name) + len(value.encode()) > limits.header_bytes:
+            raise HeadersTooLarge(f"message header {name[:64]!r} has more than {limits.header_bytes} bytes")
 
 
 def _check_reply_to(gateway: Gateway, destination: Destination, request: PublishRequest) -> None:

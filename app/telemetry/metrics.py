@@ -23,6 +23,8 @@ from prometheus_client import (
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: The service label of a request whose service is not configured: an unknown name must not become a label.
 NO_SERVICE = "unknown"
+#: The same for a request that is refused before its destination is known.
+NO_TYPE = "unknown"
 #: Seconds: from half a millisecond (a local broker) to the longest publish timeout.
 PUBLISH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from app.api.context import Context
 
+READY = "ready"
 _NO_STORE = {"cache-control": "no-store"}
 
 
@@ -25,10 +26,18 @@ def router(context: Context) -> APIRouter:
     async def ready(_request: Request) -> JSONResponse:
         """200 with the state of every link; 503 while draining and until required services have been up."""
         gateway = context.running
-        is_ready = gateway is not None and gateway.ready() and context.failure is None
         links = {} if gateway is None else gateway.link_states()
-        draining = gateway is None or gateway.draining
-        status = "ready" if is_ready else "draining" if draining else "waiting"
-        return JSONResponse({"status": status, "services": links}, 200 if is_ready else 503, _NO_STORE)
+        status = _readiness(context)
+        return JSONResponse({"status": status, "services": links}, 200 if status == READY else 503, _NO_STORE)
 
     return routes
+
+
+def _readiness(context: Context) -> str:
+    """One word: ready, draining, failed, or waiting for a required service."""
+    gateway = context.running
+    if gateway is None or gateway.draining or context.stopping:
+        return "draining"
+    if context.failure is not None:
+        return "failed"
+    return READY if gateway.ready() else "waiting"
