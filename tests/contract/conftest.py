@@ -77,6 +77,14 @@ class Site:
 async def open_site(kind: str, settings: ServiceSettings, unique: Unique) -> Site:
     states: list[LinkState] = []
     events: list[str] = []
+    up = asyncio.Event()
+
+    def on_state(_old: LinkState, new: LinkState) -> None:
+        states.append(new)
+        if new is LinkState.UP:
+            up.set()
+
+    context = ConnectorContext(in_flight=1000, on_state=on_state, on_event=events.append)
     connector = connector_class(settings.mq_type)(kind, settings, context)
     await connector.start()
     async with asyncio.timeout(WAIT):
