@@ -1,4 +1,4 @@
-"""A plain STOMP 1.2 client for tests: what a third party would see on the broker. Bare asyncio streams, no part of `app`."""
+"""A plain STOMP 1.2 client for tests: what a third party sees of the broker. Bare asyncio streams, no part of `app`."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ log4j.appender.out.layout.ConversionPattern=%d %-5p %m (%c)%n
 
 
 class ActiveMQ(Broker):
-    """ActiveMQ Classic with one STOMP listener. `guest` may use everything, `limited` destinations named `open.…` only."""
+    """ActiveMQ Classic with one STOMP listener. `guest` may use everything, `limited` what is named `open.…`."""
 
     kind = "activemq"
     package = "activemq"

@@ -19,7 +19,7 @@ STOP_SECONDS = 20
 class Broker(ABC):
     """A real broker in a folder of its own, on loopback ports of its own.
 
-    The broker that all tests share can be asked, not stopped: there `stop`, `kill`, `pause` and so on raise RuntimeError.
+    The broker that all tests share can be asked, not stopped: `stop`, `kill`, `pause` and so on raise RuntimeError.
     """
 
     #: As in the markers and fixtures.

@@ -84,8 +84,8 @@ async def test_connections_can_be_closed_and_blocked(
     client = await stomp_client(broker)
     await broker.memory_alarm(on=True)
     await client.send("/queue/first", b"still taken")
+    client.timeout = 0.5
     with pytest.raises(TimeoutError):
-        client.timeout = 0.5
         await client.send("/queue/first", b"blocked")
     await broker.memory_alarm(on=False)
     await client.wait_for(lambda frame: frame.command == "RECEIPT", 10)
