@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
 from app.config.settings import QueueSettings, ServiceSettings, TopicSettings
-from app.connectors.base import Delivery, Destination, MQConnector
+from app.connectors.base import ConnectorContext, Delivery, Destination, MQConnector
 from app.connectors.catalog import connector_class
 from app.domain.link import LinkState
 from app.domain.uri import DestinationType, MqUri
-
 from tests.brokers.fixtures import Unique
 
 WAIT = 10.0

@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from app.connectors.base import Delivery, Destination
 from app.domain.errors import Draining, NotSupportedByBroker
 from app.domain.link import LinkState
 from app.domain.message import Publication
 from app.domain.uri import MqUri
 from app.wire.ids import new_message_id
-
 from tests.contract.conftest import WAIT, Recorder, Site
 
 BODIES = [
