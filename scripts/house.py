@@ -83,7 +83,7 @@ def problems(root: Path) -> list[str]:
 
 def report(root: Path) -> str:
     """The figures in one line."""
-    lengths = _lengths(list(modules(root).values()))
+    lengths = _lengths(list(modules(root).values())) or [0]
     return f"{len(lengths)} functions, median {statistics.median(lengths):g} lines, 90th percentile {_p90(lengths):g}"
 
 
