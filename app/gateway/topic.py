@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from app.config.settings import TopicSettings
 from app.connectors.base import Delivery, Destination, MQConnector, Subscription
-from app.domain.errors import GatewayError
+from app.domain.errors import BrokerUnavailable, GatewayError
 from app.gateway.ring import Resume, Ring
 from app.gateway.stream import Batch, Counts, Reader, Slow, StreamRequest
 from app.wire import sse
@@ -79,12 +79,15 @@ class Topic:
         return reader
 
     async def _ensure_upstream(self, timeout: float) -> None:
-        async with asyncio.timeout(timeout), self._opening:
-            if self._upstream is None:
-                self._upstream = await self._connector.subscribe(
-                    self.destination, self, acknowledge=False, prefetch=self.settings.prefetch, timeout=timeout
-                )
-                self._live = True
+        try:
+            async with asyncio.timeout(timeout), self._opening:
+                if self._upstream is None:
+                    self._upstream = await self._connector.subscribe(
+                        self.destination, self, acknowledge=False, prefetch=self.settings.prefetch, timeout=timeout
+                    )
+                    self._live = True
+        except TimeoutError:
+            raise BrokerUnavailable(f"{self.destination.uri} was not subscribed in time", retry_after=1) from None
 
     def leave(self, reader: TopicReader) -> None:
         self.readers.discard(reader)
@@ -117,7 +120,7 @@ class Topic:
         while self._upstream is None:
             try:
                 await self._ensure_upstream(_KEEP_RETRY * 10)
-            except (GatewayError, TimeoutError) as error:
+            except GatewayError as error:
                 logger.info("%s: not subscribed yet: %s", self.destination.uri, error)
                 await asyncio.sleep(_KEEP_RETRY)
 

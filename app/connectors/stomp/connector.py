@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from app.config.settings import ServiceSettings
@@ -40,7 +40,7 @@ class StompMQConnector(MQConnector):
 
     def __init__(self, service: str, settings: ServiceSettings, context: ConnectorContext) -> None:
         super().__init__(service, settings, context)
-        self._link = Link(service, settings, context, self._restore, self._lost)
+        self._link = Link(service, settings, context, self._up, self._lost)
         self._dialect = Dialect("", settings.max_frame_bytes)
         self._returns: Returns | None = None
         self._subscriptions: dict[StompSubscription, None] = {}
@@ -86,41 +86,53 @@ class StompMQConnector(MQConnector):
         self, destination: Destination, publication: Publication, *, timeout: float, confirm: bool = True
     ) -> None:
         deadline = asyncio.get_running_loop().time() + timeout
-        session = self._link.current or await self._link.session(timeout)
-        path, headers = self._send_headers(session.dialect, destination, publication)
-        if path not in session.declared:
-            session.declared.add(path)
-            headers.update(session.dialect.declare_headers(destination))
-        self._enter_window()
-        try:
+        with self._window():
+            session = self._link.current or await self._link.session(timeout)
+            path, headers = self._send_headers(session.dialect, destination, publication)
+            if not session.transport.is_writable:
+                await self._room(session, deadline)
+            if path not in session.declared:
+                session.declared.add(path)
+                headers.update(session.dialect.declare_headers(destination))
             pending = session.send(path, publication.body, publication.content_type, headers, confirm=confirm)
-            await self._sent(session, pending, deadline)
-        except TimeoutError:
-            raise ConfirmTimeout(f"no confirmation within {timeout:g} s: it may have been delivered") from None
-        finally:
-            self._leave_window()
+            await self._sent(session, pending, deadline, timeout)
 
-    async def _sent(self, session: Session, pending: Pending | None, deadline: float) -> None:
+    @contextlib.contextmanager
+    def _window(self) -> Iterator[None]:
+        """A place among the publishes in flight, those that wait for a link included; raises Overloaded."""
+        if self._in_flight >= self.context.in_flight:
+            raise Overloaded(f"{self._in_flight} publishes to {self.service} are in flight", retry_after=1)
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def _room(self, session: Session, deadline: float) -> None:
+        """Wait until a broker that does not read takes what it was sent; what comes later is not sent at all."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await session.transport.writable()
+        except TimeoutError:
+            raise Overloaded(f"the broker of {self.service} does not read", retry_after=1) from None
+        if not session.is_open:
+            raise BrokerUnavailable(f"the link to {self.service} was lost", retry_after=1)
+
+    async def _sent(self, session: Session, pending: Pending | None, deadline: float, timeout: float) -> None:
         """Wait for the RECEIPT, or where none was asked for until the kernel took the frame."""
         try:
             async with asyncio.timeout_at(deadline):
                 await (session.transport.writable() if pending is None else pending.future)
+        except TimeoutError:
+            raise ConfirmTimeout(f"no confirmation within {timeout:g} s: it may have been delivered") from None
         finally:
             if pending is not None:
                 session.confirms.forget(pending)
         if pending is None and not session.is_open:
             raise ConnectionLost("the connection was lost while the frame was handed over")
-
-    def _enter_window(self) -> None:
-        if self._in_flight >= self.context.in_flight:
-            raise Overloaded(f"{self._in_flight} publishes to {self.service} are in flight", retry_after=1)
-        self._in_flight += 1
-        self._idle.clear()
-
-    def _leave_window(self) -> None:
-        self._in_flight -= 1
-        if not self._in_flight:
-            self._idle.set()
 
     # Consuming.
 
@@ -129,13 +141,12 @@ class StompMQConnector(MQConnector):
     ) -> Subscription:
         deadline = asyncio.get_running_loop().time() + timeout
         session = await self._link.session(timeout)
-        returns = self._returns or Returns(session)
         subscription = StompSubscription(
             destination, listener, acknowledge=acknowledge, prefetch=prefetch, on_end=self._forget
         )
         try:
             async with asyncio.timeout_at(deadline):
-                await subscription.establish(session, returns)
+                await subscription.establish(session, self._returns)
         except TimeoutError:
             self._chore(subscription.close(timeout))
             raise ConfirmTimeout(f"{self.service} did not confirm the subscription within {timeout:g} s") from None
@@ -157,9 +168,12 @@ class StompMQConnector(MQConnector):
 
     # The life of the link.
 
-    async def _restore(self, session: Session) -> None:
+    def _up(self, session: Session) -> Coroutine[Any, Any, None]:
         self._dialect = session.dialect
-        self._returns = returns = Returns(session)
+        self._returns = Returns(session)
+        return self._restore(session, self._returns)
+
+    async def _restore(self, session: Session, returns: Returns) -> None:
         # Should one of them end the connection, nobody knows which: next time they go one after the other.
         careful, self._careful = self._careful, True
         limit = asyncio.Semaphore(1 if careful else _RESTORE_TOGETHER)

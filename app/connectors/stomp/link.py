@@ -7,7 +7,8 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext
@@ -59,14 +60,17 @@ def fault_of(error: OSError | LinkFailed, address: Address) -> LinkFailed:
 
 
 class Link:
-    """Connects, tells, waits, connects again. `on_up` restores what lived on the link before."""
+    """Connects, tells, waits, connects again.
+
+    `on_up` is called before anybody else gets the new session; what it returns restores what lived on the link.
+    """
 
     def __init__(
         self,
         service: str,
         settings: ServiceSettings,
         context: ConnectorContext,
-        on_up: Callable[[Session], Awaitable[None]],
+        on_up: Callable[[Session], Coroutine[Any, Any, None]],
         on_lost: Callable[[], None],
     ) -> None:
         self._service = service
@@ -150,6 +154,9 @@ class Link:
         except LinkFailed as fault:
             self._note(fault, "cannot connect")
             return self._backoff.after_failure()
+        except Exception:  # a defect of ours must not leave the service without a link for ever
+            logger.exception("%s: connecting failed", self._service)
+            return self._backoff.after_failure()
         began = time.monotonic()
         self._note(await self._live(session), "connection lost")
         return self._backoff.after_life(time.monotonic() - began)
@@ -178,9 +185,10 @@ class Link:
 
     async def _live(self, session: Session) -> LinkFailed:
         self._session, self._broker = session, session.dialect.server or session.dialect.name
+        restore = self._on_up(session)
         self._enter(LinkState.UP)
         logger.info("%s: connected to %s at %s", self._service, self._broker, session.address)
-        restoring = asyncio.ensure_future(self._on_up(session))
+        restoring = asyncio.ensure_future(restore)
         try:
             return await asyncio.shield(session.closed)
         finally:

@@ -41,7 +41,7 @@ class StompSubscription(Subscription):
         self._unacked: dict[str, None] = {}
         self._closing = False
 
-    async def establish(self, session: Session, returns: Returns) -> None:
+    async def establish(self, session: Session, returns: Returns | None) -> None:
         """SUBSCRIBE on this connection and wait for the RECEIPT; the caller sets the deadline."""
         dialect = session.dialect
         path = dialect.path(self.destination)
@@ -53,9 +53,11 @@ class StompSubscription(Subscription):
         session.declared.add(path)
         try:
             await pending.future
-        except BaseException:
-            session.confirms.forget(pending)
+        except GatewayError:
+            session.drop_route(self._id)
             raise
+        finally:
+            session.confirms.forget(pending)
 
     async def restore(self, session: Session, returns: Returns) -> None:
         """After a reconnect; a refusal cancels the subscription, a lost connection leaves it for the next one."""

@@ -85,6 +85,11 @@ class StompTransport(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._pending.append(data)
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether the kernel takes what is queued."""
+        return self._writable.is_set()
+
     async def writable(self) -> None:
         """Returns when the kernel takes what is queued; the caller sets the deadline."""
         await self._writable.wait()
