@@ -16,7 +16,6 @@ from types import FrameType
 
 import uvicorn
 import uvloop
-from uvicorn._types import ASGI3Application
 
 from app.config.settings import Settings
 from app.http1.protocol import GatewayProtocol
@@ -25,6 +24,7 @@ from app.http1.sockets import listen, url_of
 
 logger = logging.getLogger("mq_gateway.server")
 
+App = Callable[..., Awaitable[None]]
 Drain = Callable[[], Awaitable[None]]
 
 #: Descriptors (count) that are not for clients: brokers, files, the loop itself.
@@ -42,7 +42,7 @@ LAST_RESORT_SECONDS = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(app: ASGI3Application, settings: Settings, on_started: Callable[[str], None] | None = None) -> int:
+def run(app: App, settings: Settings, on_started: Callable[[str], None] | None = None) -> int:
     """Serves `app` until SIGTERM or SIGINT, and returns the exit code.
 
     `on_started` gets the base URL, with the real port, when connections are accepted. At the signal the
@@ -105,9 +105,7 @@ class GatewayServer(uvicorn.Server):
 
     server_state: GatewayState
 
-    def __init__(
-        self, app: ASGI3Application, settings: Settings, rules: Rules, on_started: Callable[[str], None]
-    ) -> None:
+    def __init__(self, app: App, settings: Settings, rules: Rules, on_started: Callable[[str], None]) -> None:
         super().__init__(_config(app, settings))
         self.server_state = GatewayState(rules)
         #: What the process should exit with; valid once `serve` has returned.
@@ -273,7 +271,7 @@ class GatewayServer(uvicorn.Server):
             task.cancel()
 
 
-def _config(app: ASGI3Application, settings: Settings) -> uvicorn.Config:
+def _config(app: App, settings: Settings) -> uvicorn.Config:
     proxies = settings.server.trusted_proxies
     return uvicorn.Config(
         app,

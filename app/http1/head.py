@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from app.domain.errors import Code
@@ -19,6 +19,9 @@ _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+;=%:\[\]-]*")
 # One JSON object may hold all the message headers of a publish.
 _MANY_IN_ONE = b"mq-headers"
 
+# Headers whose value decides how the request is read.
+_JUDGED = frozenset({b"host", b"transfer-encoding", b"expect"})
+
 _HOP = frozenset({b"upgrade", b"http2-settings"})
 
 _NO_TUNNEL = Refused(
@@ -29,8 +32,7 @@ _NO_TUNNEL = Refused(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A request target: `raw_path` as sent, `path` percent-decoded, `query` without the question mark.
 
     `authority` is the host of an absolute-form target, which overrules the Host header (RFC 9112 section
@@ -76,34 +78,35 @@ def examine(version: str, target: Target, headers: HeaderList, rules: Rules) -> 
     """
     if version not in {"1.0", "1.1"}:
         raise malformed("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
-    _measure(target, headers, rules)
-    hosts = 0
-    expects = False
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-            if not _HOST.fullmatch(value):
-                raise malformed("The Host header is not a host.")
-        elif name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
-            raise malformed("The only transfer encoding is chunked, and only in HTTP/1.1.")
-        elif name == b"expect" and value.lower() == b"100-continue":
-            expects = version == "1.1"
-    if hosts > 1 or (hosts == 0 and version == "1.1"):
-        raise malformed("A request has exactly one Host header.")
-    return expects
-
-
-def _measure(target: Target, headers: HeaderList, rules: Rules) -> None:
     if len(headers) > rules.head_lines:
         raise too_large(f"More than {rules.head_lines} header lines.")
     total = len(target.raw_path) + len(target.query)
+    judged: list[bytes] = []
     for name, value in headers:
         size = len(name) + len(value)
         total += size
         if size > rules.line_bytes and name != _MANY_IN_ONE:
             raise too_large(f"A header line is longer than {rules.line_bytes} bytes.")
+        if name in _JUDGED:
+            _judge(name, value, version)
+            judged.append(name)
     if total > rules.head_bytes:
         raise too_large(f"The head of the request is longer than {rules.head_bytes} bytes.")
+    hosts = judged.count(b"host")
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        raise malformed("A request has exactly one Host header.")
+    return b"expect" in judged and version == "1.1"
+
+
+def _judge(name: bytes, value: bytes, version: str) -> None:
+    if name == b"host":
+        if not _HOST.fullmatch(value):
+            raise malformed("The Host header is not a host.")
+    elif name == b"transfer-encoding":
+        if version == "1.0" or value.lower() != b"chunked":
+            raise malformed("The only transfer encoding is chunked, and only in HTTP/1.1.")
+    elif value.lower() != b"100-continue":
+        raise malformed("The only expectation is 100-continue.")
 
 
 def without_upgrade(version: str, method: bytes, target: bytes, headers: HeaderList) -> bytes:

@@ -63,14 +63,10 @@ class GatewayProtocol(Connection):
         except httptools.HttpParserError as error:
             self._refuse(_reason(error))
         else:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        limit = self.rules.head_bytes
-        if self._unframed > limit:
-            self._refuse(too_large(f"More than {limit} bytes without a whole head or a body."))
-        else:
-            self._wait_on()
+            if self._unframed > self.rules.head_bytes:
+                self._refuse(_unframed(self.rules.head_bytes))
+            else:
+                self._wait_on()
 
     def _feed(self, data: bytes) -> None:
         while data:
@@ -195,6 +191,10 @@ class GatewayProtocol(Connection):
             self._say(self._refused)
         else:
             self._wait_on()
+
+
+def _unframed(limit: int) -> Refused:
+    return too_large(f"More than {limit} bytes without a whole head or a body.")
 
 
 def _reason(error: httptools.HttpParserError) -> Refused:

@@ -9,10 +9,9 @@ import socket
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import uvloop
-
 from app.config.settings import Settings
 from app.http1.rules import Rules
 from app.http1.sockets import listen
@@ -189,7 +188,7 @@ class Client:
         self.sock = sock
         self.file = sock.makefile("rb")
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -242,9 +241,7 @@ def serving(
 ) -> Generator[Served]:
     """A server with these settings, on uvloop in a thread of its own; ends without a drain worth waiting for."""
     app = app or TinyApp()
-    settings = Settings.model_validate(
-        {"server": {"port": 0, "drain_seconds": 5, **server}, "limits": limits or {}}
-    )
+    settings = Settings.model_validate({"server": {"port": 0, "drain_seconds": 5, **server}, "limits": limits or {}})
     sockets = listen("127.0.0.1", 0)
     rules = Rules.of(settings.server, settings.limits, connections=connections)
     up = threading.Event()

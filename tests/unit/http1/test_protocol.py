@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
 from tests.e2e.serving import PATIENCE, Served, segments, serving
 
 HOST = b"Host: 127.0.0.1\r\n"
@@ -93,9 +92,7 @@ def test_connection_options_besides_the_wish_are_kept(shared: Served) -> None:
         (b"Transfer-Encoding: chunked", b"9\r\nhalf"),
     ],
 )
-def test_half_a_body_is_never_a_whole_one(
-    shared: Served, framing: bytes, part: bytes, wish: tuple[bytes, ...]
-) -> None:
+def test_half_a_body_is_never_a_whole_one(shared: Served, framing: bytes, part: bytes, wish: tuple[bytes, ...]) -> None:
     before = len(shared.app.seen)
     with shared.connect() as client:
         client.send(_post(*wish, framing, body=part))
