@@ -5,10 +5,12 @@ Reference: STOMP Protocol Specification 1.2, sections "Value Encoding", "Body" a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 _ESCAPES = {"\\": "\\\\", "\r": "\\r", "\n": "\\n", ":": "\\c"}
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 _UNESCAPES = {"\\\\": "\\", "\\r": "\r", "\\n": "\n", "\\c": ":"}
 #: CONNECT and CONNECTED are not escaped, for the sake of STOMP 1.0 peers.
 _UNESCAPED_COMMANDS = frozenset({"CONNECT", "CONNECTED"})
@@ -41,6 +43,7 @@ class FrameReader:
     def __init__(self) -> None:
         self.beats = 0
         self._buffer = bytearray()
+        self._head: tuple[str, dict[str, str], int] | None = None
 
     @property
     def pending(self) -> bytes:
@@ -54,22 +57,30 @@ class FrameReader:
             yield frame
 
     def _next(self) -> Frame | None:
-        self._skip_beats()
-        end = _end_of_head(self._buffer)
-        if end is None:
+        # The head is parsed once, however many pieces a large body comes in.
+        if self._head is None:
+            self._skip_beats()
+            self._head = self._parse()
+        if self._head is None:
             return None
-        command, headers = _parse_head(bytes(self._buffer[: end[0]]))
-        stop = self._end_of_body(end[1], headers.get("content-length"))
+        command, headers, start = self._head
+        stop = self._end_of_body(start, headers.get("content-length"))
         if stop is None:
             return None
-        body = bytes(self._buffer[end[1] : stop])
+        body = bytes(self._buffer[start:stop])
         del self._buffer[: stop + 1]
+        self._head = None
         return Frame(command, headers, body)
 
     def _skip_beats(self) -> None:
-        rest = self._buffer.lstrip(b"\r\n")
-        self.beats += self._buffer[: len(self._buffer) - len(rest)].count(b"\n")
-        self._buffer = rest
+        size = len(self._buffer)
+        beats = next((at for at in range(size) if self._buffer[at] not in b"\r\n"), size)
+        self.beats += self._buffer[:beats].count(b"\n")
+        del self._buffer[:beats]
+
+    def _parse(self) -> tuple[str, dict[str, str], int] | None:
+        end = _END_OF_HEAD.search(self._buffer)
+        return (*_parse_head(bytes(self._buffer[: end.start()])), end.end()) if end else None
 
     def _end_of_body(self, start: int, length: str | None) -> int | None:
         if length is None:
@@ -81,12 +92,6 @@ class FrameReader:
         if self._buffer[stop] != 0:
             raise ValueError("no NUL after content-length bytes")
         return stop
-
-
-def _end_of_head(buffer: bytearray) -> tuple[int, int] | None:
-    """Where the head ends and where the body begins."""
-    ends = [(at, at + len(mark)) for mark in (b"\n\n", b"\r\n\r\n") if (at := buffer.find(mark)) >= 0]
-    return min(ends, default=None)
 
 
 def _parse_head(head: bytes) -> tuple[str, dict[str, str]]:
