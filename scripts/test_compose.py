@@ -138,21 +138,21 @@ class Client:
     def events(self, destination: str) -> Iterator[Events]:
         """The open event stream; raises Failed where it is refused."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        stream: Events | None = None
         try:
             connection.request("GET", f"/mq/rabbitmq/{destination}/events", headers={"accept": "text/event-stream"})
-            # Kept apart: getresponse() hands the socket over when the server closes after its answer.
+            # Kept apart: the connection forgets its socket where the server closes after its answer.
             sock = connection.sock
             answer = connection.getresponse()
             expect(answer.status == 200, f"event stream of {destination} is open", answer.status)
             stream = Events(answer)
-            yield stream
-            if stream.thread.is_alive():
-                sock.shutdown(socket.SHUT_RDWR)
+            try:
+                yield stream
+            finally:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+                stream.thread.join(PATIENCE)
         finally:
             connection.close()
-            if stream is not None:
-                stream.thread.join(PATIENCE)
 
 
 class Events:
@@ -166,7 +166,7 @@ class Events:
 
     def _read(self) -> None:
         kind, data = "message", list[str]()
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        with contextlib.suppress(OSError, http.client.HTTPException):
             while line := self._answer.readline():
                 name, _, value = line.decode().rstrip("\r\n").partition(":")
                 if name == "event":
@@ -263,8 +263,8 @@ def check_messages(compose: Compose, client: Client, stream: Events, kept: str) 
 
 def expect_one_connection(compose: Compose) -> None:
     """The service is one STOMP connection of the dedicated user, however many requests there were."""
-    rows = compose.broker("list_stomp_connections", "conn_name", "user")
-    expect([row["user"] for row in rows] == ["mq-gateway"], "exactly one STOMP connection, of mq-gateway", rows)
+    rows = compose.broker("list_stomp_connections", "conn_name", "auth_login")
+    expect([row["auth_login"] for row in rows] == ["mq-gateway"], "exactly one STOMP connection, of mq-gateway", rows)
 
 
 def check_host(client: Client) -> None:
@@ -312,7 +312,7 @@ def check_stop(compose: Compose, stream: Events) -> None:
     )
     expect(took < GRACE, f"within its {GRACE:g} s", took)
     expect(stream.ended(PATIENCE), "its open stream was ended")
-    rows = compose.broker("list_stomp_connections", "conn_name", "user")
+    rows = compose.broker("list_stomp_connections", "conn_name", "auth_login")
     expect(rows == [], "and its connection to the broker", rows)
 
 
@@ -366,7 +366,7 @@ def main() -> int:
         scenario(compose)
     except Failed as failure:
         print(f"FAILED {failure}", flush=True)
-        print(compose.run("logs", "--no-color", "--tail", "60", check=False))
+        print(compose.run("logs", "--no-color", "--tail", "40", "gateway", check=False))
         return 1
     finally:
         remove(compose)

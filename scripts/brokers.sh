@@ -1,0 +1,55 @@
+#!/bin/sh
+# Install what the tests run against where it is missing: brokers.sh
+# Only as root and with apt. Nothing that is installed is upgraded, and no service is started or restarted.
+set -eu
+
+policy=/usr/sbin/policy-rc.d
+
+missing() {
+    case $1 in
+    rabbitmq-server) [ ! -x /usr/lib/rabbitmq/bin/rabbitmq-server ] ;;
+    activemq) [ ! -e /usr/share/activemq/bin/activemq.jar ] || ! command -v java >/dev/null ;;
+    chromium) ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null ;;
+    esac
+}
+
+# The packages' scripts ask policy-rc.d before they start a service; 101 forbids it.
+forbid_services() {
+    [ ! -e "$policy" ] || return 0
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    trap 'rm -f "$policy"' EXIT INT TERM
+}
+
+fetch() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends --no-upgrade \
+        -o DPkg::Lock::Timeout=120 "$@" >/dev/null
+}
+
+wanted=
+for package in rabbitmq-server activemq chromium; do
+    ! missing "$package" || wanted="$wanted $package"
+done
+[ -n "$wanted" ] || exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing$wanted"
+    forbid_services
+    apt-get update -qq || echo "apt-get update failed; trying with the lists that are here" >&2
+    for package in $wanted; do
+        case $package in
+        activemq) fetch activemq default-jre-headless || true ;;
+        *) fetch "$package" || true ;;
+        esac
+    done
+fi
+
+status=0
+for package in $wanted; do
+    ! missing "$package" || {
+        echo "MISSING: $package; its tests do not run. As root: apt-get install $package" >&2
+        status=1
+    }
+done
+# In CI a missing broker is a failure, and the tests that need it say so one by one.
+[ "$status" = 0 ] || [ "${CI-}" != true ] || echo "CI=true: the tests that need them will fail" >&2
