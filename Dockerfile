@@ -42,7 +42,7 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 # Alive, not ready: a broker that is down is no reason to restart the gateway. Name the port in
 # MQ_GATEWAY_SERVER__PORT where it is another one.
-HEALTHCHECK --interval=5s --timeout=4s --start-period=20s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=4s --start-period=20s --retries=3 \
     CMD ["python", "-I", "-S", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('MQ_GATEWAY_SERVER__PORT') or 8080), timeout=3); c.request('GET', '/health/live'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["mq-gateway"]
 CMD ["serve"]
