@@ -1,0 +1,279 @@
+"""The command `mq-gateway`. Exit codes: 0 done, 1 refused or failed, 2 usage."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from app.banner import banner
+from app.client.arguments import (
+    DEFAULT_URL,
+    Confirm,
+    Destination,
+    Format,
+    Start,
+    Token,
+    Url,
+    key_value,
+    parser,
+    read_body,
+    to_headers,
+)
+from app.client.connection import ClientError, Target, printable
+from app.client.following import Follower, Following
+from app.client.output import EventPrinter
+from app.client.publishing import Outgoing
+from app.client.publishing import publish as publish_message
+from app.config.effective import effective_yaml
+from app.config.errors import ConfigError, Problem
+from app.config.loader import check_exposure, load_settings
+from app.config.settings import Settings
+from app.connectors.catalog import UnknownConnectorError, connector_class
+from app.gateway.probe import probe
+from app.main import create_app
+from app.server import run
+from app.telemetry.logs import configure
+from app.telemetry.metrics import gateway_version
+
+logger = logging.getLogger("mq_gateway.cli")
+
+REFUSED = 1
+
+cli = typer.Typer(
+    name="mq-gateway",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+Configs = Annotated[
+    list[Path] | None,
+    typer.Option("--config", "-c", metavar="FILE", help="YAML, TOML or DIRAC CFG file; may be repeated, later wins."),
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"mq-gateway {gateway_version()}")
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """HTTP-to-STOMP gateway: publish with POST, subscribe with server-sent events.
+
+    To try it without a broker, run `mq-gateway serve` and follow what it prints.
+    """
+    del version
+
+
+@cli.command()
+def serve(
+    config: Configs = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Address to listen on, instead of server.host.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Port to listen on, instead of server.port; 0 takes a free one."
+        ),
+    ] = None,
+) -> None:
+    """Run the gateway until Ctrl-C or SIGTERM.
+
+    Without any configuration it serves the demo: Queue `jobs` and Topic `events` of the service `demo`, in memory.
+    """
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    with _one_line_errors():
+        settings = _settings(config, {"server": given} if given else {})
+        configure(settings)
+        code = run(create_app(settings), settings, lambda url: _announce(settings, url))
+    raise typer.Exit(code)
+
+
+@cli.command()
+def check(
+    service: Annotated[
+        str | None, typer.Argument(metavar="SERVICE", help="With --connect: only this service.", show_default=False)
+    ] = None,
+    config: Configs = None,
+    *,
+    connect: Annotated[bool, typer.Option("--connect", help="Also connect to the brokers, as `serve` would.")] = False,
+) -> None:
+    """Check the configuration and print it as it is in force, secrets masked.
+
+    Exits with 1 and says file, line, option and reason if something is wrong.
+    """
+    if service is not None and not connect:
+        raise typer.BadParameter("a service is named only with --connect")
+    with _one_line_errors():
+        settings = _settings(config, {})
+    if service is not None and service not in settings.services:
+        raise typer.BadParameter(f"no service {service!r}; there are {', '.join(settings.services)}")
+    typer.echo(effective_yaml(settings), nl=False)
+    names = [service] if service else list(settings.services)
+    if connect and not asyncio.run(_connect(settings, names)):
+        raise typer.Exit(REFUSED)
+
+
+@cli.command()
+def publish(
+    destination: Destination,
+    body: Annotated[
+        str | None, typer.Argument(metavar="BODY|-", help="The message; - or nothing reads standard input.")
+    ] = None,
+    *,
+    content_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Such as application/json.")] = None,
+    header: Annotated[
+        list[Any] | None,
+        typer.Option(metavar="NAME=VALUE", parser=parser(key_value), help="Header of the message; may be repeated."),
+    ] = None,
+    persistent: Annotated[
+        bool | None, typer.Option("--persistent/--no-persistent", help="Whether it survives the broker's restart.")
+    ] = None,
+    ttl_ms: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Milliseconds after which the broker drops it.")
+    ] = None,
+    priority: Annotated[int | None, typer.Option(min=0, max=9, metavar="N", help="0 (lowest) to 9.")] = None,
+    correlation_id: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Tells a consumer what the message belongs to.")
+    ] = None,
+    confirm: Annotated[
+        Confirm, typer.Option(help="receipt: wait for the broker; none: only until it is handed over.")
+    ] = Confirm.RECEIPT,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for the broker.  [default: 5]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the gateway's answer as JSON.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> None:
+    """Publish one message through a running gateway, and wait until the broker has it.
+
+    Example: mq-gateway publish demo::Topics::events '{"hello": "world"}' --content-type application/json
+    """
+    message = Outgoing(
+        body=read_body(body),
+        content_type=content_type,
+        headers=to_headers(header or []),
+        persistent=persistent,
+        ttl_ms=ttl_ms,
+        priority=priority,
+        correlation_id=correlation_id,
+        confirm=confirm.value,
+        timeout_seconds=timeout,
+    )
+    with _one_line_errors():
+        answer = publish_message(Target(url, token), destination, message)
+    verb = "confirmed" if answer.get("confirmed") else "handed over"
+    typer.echo(json.dumps(answer) if as_json else f"{verb} {answer['message_id']}")
+
+
+@cli.command()
+def subscribe(
+    destination: Destination,
+    *,
+    form: Annotated[
+        Format, typer.Option("--format", help="data: the message; envelope: with its headers, as one JSON object.")
+    ] = Format.DATA,
+    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many messages.")] = None,
+    start: Annotated[
+        Start | None, typer.Option("--from", help="Of a Topic: what comes from now on, or also what is kept.")
+    ] = None,
+    last_event_id: Annotated[str | None, typer.Option(metavar="ID", help="Of a Topic: go on after this event.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line: event, id, data.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> None:
+    """Print the messages of a destination as they come, until Ctrl-C.
+
+    A lost connection is taken up again where it was; what could not be had again is told on standard error. From a
+    Queue each message is taken: no other consumer gets it.
+    """
+    following = Following(uri=destination, format=form.value, start=start, last_event_id=last_event_id)
+    printer = EventPrinter(sys.stdout.buffer, _notice, envelope=form is Format.ENVELOPE, as_json=as_json)
+    follower = Follower(Target(url, token), following, _notice)
+    try:
+        with _one_line_errors(), closing(follower.events()) as events:
+            shown = 0
+            for event in events:
+                shown += printer.show(event)
+                if shown == count:
+                    return
+    except KeyboardInterrupt:
+        raise typer.Exit(0 if count is None else REFUSED) from None
+
+
+def _settings(files: list[Path] | None, overrides: Mapping[str, object]) -> Settings:
+    """The settings, warnings told; raises ConfigError also for what only the upper floors can know."""
+    loaded = load_settings(files or [], overrides=overrides)
+    for warning in loaded.warnings:
+        _notice(f"warning: {warning}")
+    check_exposure(loaded.settings)
+    problems = []
+    for name, service in loaded.settings.services.items():
+        try:
+            connector_class(service.mq_type)
+        except UnknownConnectorError as error:
+            problems.append(Problem(str(error), f"services.{name}.mq_type"))
+    if problems:
+        raise ConfigError(problems)
+    return loaded.settings
+
+
+def _announce(settings: Settings, url: str) -> None:
+    if settings.server.log_format == "console":
+        typer.echo(banner(settings, url, gateway_version()))
+    else:
+        logger.info("listening on %s", url)
+
+
+async def _connect(settings: Settings, names: list[str]) -> bool:
+    good = True
+    for name in names:
+        async for finding in probe(name, settings.services[name]):
+            typer.echo(f"{name}: {'ok' if finding.good else 'FAILED'}: {printable(finding.text)}")
+            good = good and finding.good
+    return good
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What is the operator's or the gateway's to mend ends as lines on standard error and exit code 1."""
+    try:
+        yield
+    except (ConfigError, ClientError) as error:
+        for line in str(error).splitlines():
+            _notice(line)
+        raise typer.Exit(REFUSED) from None
+
+
+def _notice(text: str) -> None:
+    typer.echo(f"mq-gateway: {text}", err=True)
+
+
+def main() -> NoReturn:
+    """The entry point of the command."""
+    try:
+        cli(prog_name="mq-gateway")
+    except Exception as error:
+        logger.debug("internal error", exc_info=True)
+        _notice(f"internal error: {type(error).__name__}: {error}")
+    sys.exit(REFUSED)

@@ -1,0 +1,104 @@
+"""What the client commands take on their command line, checked before anything is sent."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from app.client.connection import check_token, check_url
+from app.domain.errors import GatewayError
+from app.domain.uri import MqUri
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+#: Bytes of standard input that are taken for a message; no gateway takes as many.
+MAX_BODY_BYTES = 256 << 20
+
+
+class Confirm(StrEnum):
+    """When a publish is done."""
+
+    RECEIPT = "receipt"
+    NONE = "none"
+
+
+class Format(StrEnum):
+    """How a message is shown."""
+
+    DATA = "data"
+    ENVELOPE = "envelope"
+
+
+class Start(StrEnum):
+    """Where a Topic's stream begins."""
+
+    NOW = "now"
+    EARLIEST = "earliest"
+
+
+def parser(check: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The check with its errors as usage errors."""
+
+    def parse(text: str) -> Any:  # noqa: ANN401  # whatever the check makes of the text
+        try:
+            return check(text)
+        except (ValueError, GatewayError) as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return parse
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """`NAME=VALUE` as a pair; raises ValueError."""
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise ValueError("must be NAME=VALUE")
+    return name, value
+
+
+Destination = Annotated[
+    MqUri,
+    typer.Argument(
+        metavar="MQURI",
+        parser=parser(MqUri.parse),
+        help="SERVICE::Queues::NAME or SERVICE::Topics::NAME, such as demo::Topics::events.",
+    ),
+]
+Url = Annotated[
+    str,
+    typer.Option(metavar="URL", envvar="MQ_GATEWAY_URL", parser=parser(check_url), help="Where the gateway is."),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKEN",
+        envvar="MQ_GATEWAY_TOKEN",
+        parser=parser(check_token),
+        show_default=False,
+        help="API token or JWT; better in the variable, where other users of the machine cannot see it.",
+    ),
+]
+
+
+def read_body(argument: str | None) -> bytes:
+    """The message: the argument as it stands, or standard input; raises BadParameter."""
+    if argument is not None and argument != "-":
+        return os.fsencode(argument)
+    if argument is None and sys.stdin.isatty():
+        raise typer.BadParameter("BODY is missing; - reads standard input")
+    body = sys.stdin.buffer.read(MAX_BODY_BYTES + 1)
+    if len(body) > MAX_BODY_BYTES:
+        raise typer.BadParameter(f"standard input has more than {MAX_BODY_BYTES} bytes")
+    return body
+
+
+def to_headers(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Headers by name; raises BadParameter where one is given twice, in whatever case."""
+    headers = dict(pairs)
+    if len({name.lower() for name in headers}) != len(pairs):
+        raise typer.BadParameter("a header is given twice")
+    return headers
