@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.context import Context
 from app.api.front import Front, Refusal
@@ -43,6 +43,13 @@ class GatewayApp(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """The stack of FastAPI behind the front; called once, before the first request."""
         return Front(super().build_middleware_stack(), self.state.context)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI. FastAPI's own would ask the environment at every request whether it should send telemetry."""
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -10,7 +10,6 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from app.api.answer import Header
 from app.api.exchange import Exchange
@@ -53,7 +52,7 @@ class _Connection:
     """What the server's seam tells of the connection; without the seam (another server) what ASGI tells."""
 
     def __init__(self, exchange: Exchange, on_gone: Callable[[], None]) -> None:
-        seam: dict[str, Any] = exchange.scope.get("extensions", {}).get("mq_gateway", {})
+        seam = exchange.seam
         self.abort: Callable[[], None] = seam.get("abort", _nothing)
         self.is_closing: Callable[[], bool] = seam.get("is_closing", _never)
         self.unsent: Callable[[], int] = seam.get("write_buffer_size", _no_bytes)

@@ -6,8 +6,9 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -85,6 +86,17 @@ class Exchange:
     def method(self) -> str:
         """GET, POST, …"""
         return self.access.method
+
+    @property
+    def seam(self) -> Mapping[str, Any]:
+        """What our server adds to ASGI (see GatewayProtocol); empty on any other server."""
+        found: Mapping[str, Any] = self.scope.get("extensions", {}).get("mq_gateway", {})
+        return found
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the server itself ends a request whose body does not come."""
+        return bool(self.seam)
 
     @property
     def answered(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
+from json.encoder import encode_basestring
+
+from prometheus_client import Counter, Histogram
 
 from app.api import publish_request
 from app.api.answer import JSON, NO_STORE, Answer
@@ -28,6 +30,7 @@ class Publish:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._children: dict[tuple[str, str, Outcome], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """Answer a publish; raises GatewayError for the front to render, ClientGone where nobody listens."""
@@ -52,9 +55,17 @@ class Publish:
 
     def _record(self, exchange: Exchange, service: str, kind: str, outcome: Outcome) -> None:
         exchange.access.outcome = outcome.value
+        key = (service, kind, outcome)
+        children = self._children.get(key)
+        if children is None:
+            children = self._children[key] = self._children_of(service, kind, outcome)
+        children[0].inc()
+        children[1].observe(time.perf_counter() - exchange.access.started)
+
+    def _children_of(self, service: str, kind: str, outcome: Outcome) -> tuple[Counter, Histogram]:
+        """Looked up once for each of the few combinations: a look-up costs more than the counting."""
         metrics = self._context.metrics
-        metrics.publishes.labels(service, kind, outcome.value).inc()
-        metrics.publish_seconds.labels(service, kind).observe(time.perf_counter() - exchange.access.started)
+        return metrics.publishes.labels(service, kind, outcome.value), metrics.publish_seconds.labels(service, kind)
 
 
 class _Attempt:
@@ -133,8 +144,8 @@ def _publication(destination: Destination, request: PublishRequest, body: bytes)
 def _answer(published: Published) -> Answer:
     """200 means the broker's RECEIPT came, 202 that the frame was handed over."""
     body = b'{"message_id":%b,"mq_uri":%b,"confirmed":%b,"persistent":%b}' % (
-        json.dumps(published.message_id).encode(),
-        json.dumps(str(published.mq_uri), ensure_ascii=False).encode(),
+        encode_basestring(published.message_id).encode(),
+        encode_basestring(str(published.mq_uri)).encode(),
         b"true" if published.confirmed else b"false",
         b"true" if published.persistent else b"false",
     )

@@ -1,21 +1,20 @@
 """Where log lines go: to standard error, as lines for people or as one JSON object each.
 
-The event loop never waits for whoever reads the log: lines go through a bounded queue to a writer's thread.
-When the queue is full the line is dropped and counted, and the count is written when there is room again.
+The event loop never waits for whoever reads the log: lines go through a bounded queue to a writer's thread, which
+gathers them for a moment and writes them at once. When the queue is full the line is dropped and counted, and the
+count is written when there is room again.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import logging
-import logging.handlers
 import os
 import sys
 import threading
 from collections.abc import Mapping
-from queue import Full, Queue
+from queue import Empty, SimpleQueue
 from typing import TextIO
 
 from app.config.settings import Settings
@@ -23,6 +22,8 @@ from app.domain.message import rfc3339
 
 #: Lines that may wait for the writer.
 QUEUE_LINES = 10_000
+#: Seconds the writer gathers lines before it writes: one wake-up and one write for many lines.
+GATHER_SECONDS = 0.05
 #: Seconds to wait at the end for the writer.
 STOP_SECONDS = 2.0
 #: Set to any value: STOMP frames are logged (headers, never bodies or credentials), as in DIRAC.
@@ -30,13 +31,14 @@ DEBUG_STOMP = "DIRAC_DEBUG_STOMP"
 #: The loggers of the STOMP layer: ours, and the library's, whose DEBUG lines hold bodies and are never wanted.
 STOMP_LOGGERS = {"mq_gateway.stomp": logging.DEBUG, "stomp": logging.INFO}
 #: Libraries whose INFO lines tell an operator nothing or repeat a line of ours.
-_QUIET = ("uvicorn.access", "httpx", "httpcore", "asyncio")
+_QUIET = ("uvicorn.access", "uvicorn.error", "httpx", "httpcore", "asyncio")
 
-_FIELDS = "fields"
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, object]:
-    found = getattr(record, _FIELDS, None)
+    """What is known beside the message: `extra={"fields": {...}}`, or the record of a request."""
+    found = getattr(record, "fields", None)
     return found if isinstance(found, dict) else {}
 
 
@@ -54,7 +56,7 @@ class JsonFormatter(logging.Formatter):
         line.update(_fields(record))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=str)
+        return _to_json(line)
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -62,12 +64,7 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end; only a traceback has more than one."""
-        parts = [
-            rfc3339(record.created),
-            f"{record.levelname:<7}",
-            record.name,
-            _printable(record.getMessage()),
-        ]
+        parts = [rfc3339(record.created), f"{record.levelname:<7}", record.name, _printable(record.getMessage())]
         parts += [f"{name}={_printable(str(value))}" for name, value in _fields(record).items()]
         line = " ".join(parts)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
@@ -78,79 +75,107 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
-class BoundedQueueHandler(logging.handlers.QueueHandler):
-    """Hands lines to the writer's thread without ever waiting for it; counts what did not fit."""
+class QueueingHandler(logging.Handler):
+    """Hands lines to the writer without ever waiting for it; counts what did not fit."""
 
-    queue: Queue[logging.LogRecord | None]
-
-    def __init__(self, lines: Queue[logging.LogRecord | None]) -> None:
-        super().__init__(lines)
+    def __init__(self, lines: SimpleQueue[logging.LogRecord | None]) -> None:
+        super().__init__()
+        self._lines = lines
         self.dropped = 0
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Resolve the message while its arguments are what they were; formatting is the writer's work."""
-        record.msg, record.args = record.getMessage(), None
-        return record
+    def createLock(self) -> None:  # noqa: N802 - the name is logging's
+        """No lock: the queue has its own."""
+        self.lock = None
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        """Queue the line, preceded by how many were lost before it."""
-        try:
-            if self.dropped:
-                self.queue.put_nowait(self._loss())
-                self.dropped = 0
-            self.queue.put_nowait(record)
-        except Full:
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the line, preceded by how many were lost before it. Formatting is the writer's work."""
+        if self._lines.qsize() >= QUEUE_LINES:
             self.dropped += 1
+            return
+        if self.dropped:
+            lost, self.dropped = self.dropped, 0
+            self._lines.put(_loss(lost))
+        self._lines.put(_resolved(record))
 
-    def _loss(self) -> logging.LogRecord:
-        text = f"{self.dropped} log lines were dropped: they came faster than they could be written"
-        return logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
+
+def _resolved(record: logging.LogRecord) -> logging.LogRecord:
+    """The record with its message made now: its arguments may change until it is written."""
+    if record.args:
+        try:
+            record.msg, record.args = record.getMessage(), None
+        except (TypeError, ValueError, KeyError):
+            record.msg, record.args = f"{record.msg} (its arguments do not fit)", None
+    return record
+
+
+def _loss(lines: int) -> logging.LogRecord:
+    text = f"{lines} log lines were dropped: they came faster than they could be written"
+    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
 
 
 class _Writer:
-    """The thread that writes. Ending it never waits long for whoever has stopped reading the log.
+    """The thread that writes. Ending it never waits long for whoever has stopped reading the log."""
 
-    The library's QueueListener waits without limit at its end and fails where the queue is full.
-    """
-
-    def __init__(self, lines: Queue[logging.LogRecord | None], output: logging.Handler) -> None:
+    def __init__(
+        self, lines: SimpleQueue[logging.LogRecord | None], formatter: logging.Formatter, stream: TextIO
+    ) -> None:
         self._lines = lines
-        self._output = output
-        self._thread: threading.Thread | None = None
+        self._formatter = formatter
+        self._stream = stream
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while (record := self._lines.get()) is not None:
-            self._output.handle(record)
+            self._stopping.wait(GATHER_SECONDS)
+            records = [record]
+            ended = self._gather(records)
+            self._write(records)
+            if ended:
+                return
+
+    def _gather(self, records: list[logging.LogRecord]) -> bool:
+        """Add what waits; whether the end was among it."""
+        try:
+            while (record := self._lines.get_nowait()) is not None:
+                records.append(record)
+        except Empty:
+            return False
+        return True
+
+    def _write(self, records: list[logging.LogRecord]) -> None:
+        try:
+            self._stream.write("".join(f"{self._formatter.format(record)}\n" for record in records))
+            self._stream.flush()
+        except (OSError, ValueError):
+            return  # nobody can be told that nobody reads
 
     def stop(self) -> None:
         """Write what waits, for STOP_SECONDS at most; the thread is a daemon and dies with the process."""
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        with contextlib.suppress(Full):
-            self._lines.put(None, timeout=STOP_SECONDS)
-            thread.join(STOP_SECONDS)
+        self._stopping.set()
+        self._lines.put(None)
+        self._thread.join(STOP_SECONDS)
 
 
 class Logs:
-    """The log of this process: `start()` takes over the root logger, `stop()` writes what waits."""
+    """The log of this process: `start()` takes over the root logger, `stop()` writes what waits. Once each."""
 
     def __init__(self, *, log_format: str, level: str, debug_stomp: bool, stream: TextIO | None = None) -> None:
-        writer = logging.StreamHandler(stream or sys.stderr)
-        writer.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
-        lines: Queue[logging.LogRecord | None] = Queue(QUEUE_LINES)
-        self.handler = BoundedQueueHandler(lines)
-        self._writer = _Writer(lines, writer)
+        lines: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
+        self.handler = QueueingHandler(lines)
+        formatter = JsonFormatter() if log_format == "json" else ConsoleFormatter()
+        self._writer = _Writer(lines, formatter, stream or sys.stderr)
         self._level = level.upper()
         self._debug_stomp = debug_stomp
+        self._before: list[logging.Handler] = []
 
     def start(self) -> None:
-        """Begin to write. Replaces handlers of the root logger, so that no line is written twice."""
+        """Begin to write. Replaces the handlers of the root logger, so that no line is written twice."""
         root = logging.getLogger()
+        self._before = root.handlers[:]
         root.handlers[:] = [self.handler]
         root.setLevel(self._level)
         for name in _QUIET:
@@ -160,9 +185,11 @@ class Logs:
         self._writer.start()
 
     def stop(self) -> None:
-        """Write what waits and end the writer's thread. Idempotent."""
-        logging.getLogger().removeHandler(self.handler)
-        self._writer.stop()
+        """Write what waits, end the writer's thread, put back the handlers that were there before."""
+        root = logging.getLogger()
+        if self.handler in root.handlers:
+            root.handlers[:] = self._before
+            self._writer.stop()
 
 
 def configure(settings: Settings) -> Logs:

@@ -1,0 +1,107 @@
+"""Bodies under a cap."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.types import Message
+
+from app.api.body import check_encoding, read_body
+from app.api.exchange import ClientGone
+from app.domain.errors import BodyTooLarge, InvalidHeader, MalformedRequest, Overloaded, UnsupportedEncoding
+from app.gateway.budget import Budget
+from tests.unit.api.asgi import GONE, Call, piece
+
+
+def _budget(limit: int = 1 << 20) -> Budget:
+    return Budget(limit, int)
+
+
+async def _read(call: Call, *, cap: int = 10, budget: Budget | None = None) -> bytes:
+    return await read_body(call.exchange(), budget or _budget(), cap=cap, patience=5)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "body"),
+    [
+        ([piece(b"")], b""),
+        ([piece(b"0123456789")], b"0123456789"),
+        ([piece(b"01", more=True), piece(b"", more=True), piece(b"23")], b"0123"),
+        ([piece(b"01", more=True), piece(b"")], b"01"),
+        ([{"type": "http.request"}], b""),
+    ],
+)
+async def test_a_body_comes_whole(pieces: list[Message], body: bytes) -> None:
+    call = Call(receives=pieces)
+    exchange = call.exchange()
+    assert await read_body(exchange, _budget(), cap=10, patience=5) == body
+    assert exchange.body_read
+
+
+async def test_a_length_above_the_cap_is_refused_before_anything_is_read() -> None:
+    call = Call(headers=[(b"content-length", b"11")], receives=[piece(b"x" * 11)])
+    with pytest.raises(BodyTooLarge, match="10 bytes"):
+        await _read(call)
+    assert len(call.receives) == 1
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [piece(b"x" * 11)],
+        [piece(b"x" * 10, more=True), piece(b"x", more=True), piece(b"never read")],
+        [piece(b"x" * 11, more=True), piece(b"", more=True), piece(b"never read")],
+    ],
+)
+async def test_a_body_without_a_length_is_refused_where_it_crosses_the_cap(pieces: list[Message]) -> None:
+    call = Call(receives=pieces)
+    budget = _budget()
+    with pytest.raises(BodyTooLarge):
+        await _read(call, budget=budget)
+    assert all(message["body"] == b"never read" for message in call.receives)
+    assert budget.reserved == 0
+
+
+@pytest.mark.parametrize("pieces", [[GONE], [piece(b"01", more=True), GONE]])
+async def test_a_client_that_left_publishes_nothing(pieces: list[Message]) -> None:
+    with pytest.raises(ClientGone):
+        await _read(Call(receives=pieces))
+
+
+async def test_a_body_shorter_than_announced_is_no_body() -> None:
+    with pytest.raises(ClientGone):
+        await _read(Call(headers=[(b"content-length", b"5")], receives=[piece(b"1234")]))
+
+
+async def test_two_lengths_are_none() -> None:
+    headers = [(b"content-length", b"5"), (b"content-length", b"6")]
+    with pytest.raises(InvalidHeader):
+        await _read(Call(headers=headers))
+
+
+async def test_what_arrives_is_held_in_the_budget() -> None:
+    budget = _budget(3)
+    call = Call(receives=[piece(b"12", more=True), piece(b"34", more=True), piece(b"")])
+    with pytest.raises(Overloaded):
+        await _read(call, budget=budget)
+    assert budget.reserved == 0
+
+
+async def test_a_server_without_deadlines_gets_ours() -> None:
+    with pytest.raises(MalformedRequest, match=r"0\.01 seconds"):
+        await read_body(Call(receives=[]).exchange(), _budget(), cap=10, patience=0.01)
+
+
+async def test_our_server_has_its_own() -> None:
+    call = Call(receives=[piece(b"01")], seam={"abort": print})
+    assert await _read(call) == b"01"
+
+
+@pytest.mark.parametrize("value", [b"gzip", b"br", b"identity, gzip", b"deflate", b"x"])
+def test_an_encoding_is_refused(value: bytes) -> None:
+    with pytest.raises(UnsupportedEncoding):
+        check_encoding(Call(headers=[(b"content-encoding", value)]).exchange())
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-encoding", b"identity")], [(b"content-encoding", b"")]])
+def test_no_encoding_is_none(headers: list[tuple[bytes, bytes]]) -> None:
+    check_encoding(Call(headers=headers).exchange())

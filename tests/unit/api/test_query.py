@@ -1,0 +1,61 @@
+"""The query, read strictly."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.api import query
+from app.domain.errors import InvalidParameter
+
+
+def test_names_and_values_are_decoded_once() -> None:
+    assert query.parse(b"a=1%2B1&b=x+y&&c", ("a", "b", "c")) == {"a": "1+1", "b": "x y", "c": ""}
+    assert query.parse(b"", ()) == {}
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"tiemout=5", "known are confirm, timeout"),
+        (b"timeout=1&timeout=2", "more than once"),
+        (b"timeout=%", "hexadecimal"),
+        (b"timeout=%ff", "UTF-8"),
+        (b"%ff=1", "UTF-8"),
+        (b"Confirm=none", "not known"),
+    ],
+)
+def test_what_is_refused_is_said(raw: bytes, says: str) -> None:
+    with pytest.raises(InvalidParameter, match=says):
+        query.parse(raw, ("confirm", "timeout"))
+
+
+def test_a_choice_is_one_of_its_words() -> None:
+    options = {"receipt": True, "none": False}
+    assert query.choice({}, "confirm", options, True) is True
+    assert query.choice({"confirm": "none"}, "confirm", options, True) is False
+    with pytest.raises(InvalidParameter, match="one of receipt, none") as caught:
+        query.choice({"confirm": "NONE"}, "confirm", options, True)
+    assert caught.value.errors[0].where == "confirm"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [(None, 5.0), ("1", 1.0), ("0.5", 0.5), (".5", 0.5), ("2.", 2.0), ("1e1", 10.0), ("61", 60.0), ("1e999", None)],
+)
+def test_seconds_are_capped_silently(text: str | None, number: float | None) -> None:
+    values = {} if text is None else {"timeout": text}
+    if number is None:
+        with pytest.raises(InvalidParameter):
+            query.seconds(values, "timeout", default=5, longest=60)
+    else:
+        assert query.seconds(values, "timeout", default=5, longest=60) == number
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "", "1_0", "5s", "0x5", "٣"])
+def test_seconds_are_a_positive_number(text: str) -> None:
+    with pytest.raises(InvalidParameter, match="above 0"):
+        query.seconds({"timeout": text}, "timeout", default=5, longest=60)
+
+
+def test_the_default_is_capped_too() -> None:
+    assert query.seconds({}, "timeout", default=5, longest=2) == 2
