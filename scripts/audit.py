@@ -32,7 +32,7 @@ def findings(answer: str) -> list[str] | None:
     except (json.JSONDecodeError, KeyError, TypeError):
         return None
     return [
-        f"{package['name']} {package['version']}: {found['id']}, fixed in {', '.join(found['fix_versions']) or 'no version'}"
+        f"{package['name']} {package['version']}: {found['id']}, fixed in {', '.join(found['fix_versions']) or 'none'}"
         for package in packages
         for found in package.get("vulns", [])
     ]

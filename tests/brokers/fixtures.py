@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 from pathlib import Path
@@ -39,6 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Begin a run, or join the one whose worker this is."""
     worker = getattr(config, "workerinput", None)
     config.stash[_RUN] = Run(Path(worker[_WORKER_KEY])) if worker else Run.begin()
+    if not worker:
+        # As Ctrl-C: fixtures are torn down and the run's folder is removed.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -55,11 +55,23 @@ class Run:
             state = self.folder / f"{kind.kind}.json"
             if state.exists():
                 return kind.attach(self.folder, state.read_text())
-            broker = kind(self.folder, self.folder / kind.kind)
-            broker.start_blocking()
-            broker.share()
+            broker = self._start_once(kind)
             state.write_text(broker.describe())
             return broker
+
+    def _start_once(self, kind: type[B]) -> B:
+        """Start it, or fail at once where it failed before: a start that hangs costs a minute."""
+        failed = self.folder / f"{kind.kind}.failed"
+        if failed.exists():
+            raise RuntimeError(f"{kind.kind} did not start: {failed.read_text()}")
+        broker = kind(self.folder, self.folder / kind.kind)
+        try:
+            broker.start_blocking()
+        except (OSError, RuntimeError) as error:
+            failed.write_text(str(error))
+            raise
+        broker.share()
+        return broker
 
     @contextmanager
     def _only_one(self, name: str) -> Iterator[None]:

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.house import main, problems
 
-APP = Path(__file__).parents[2] / "app"
+APP = Path(__file__).parents[3] / "app"
 
 
 def tree(folder: Path, **files: str) -> Path:
