@@ -25,16 +25,20 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - JSON is any value
     try:
         return from_json(body, allow_inf_nan=False, cache_strings=False)
     except ValueError as error:
-        return _parse_deep(body, error)
+        return _parse_slowly(body, error)
 
 
-def _parse_deep(body: bytes, error: ValueError) -> Any:  # noqa: ANN401
-    # The fast parser refuses deep nesting, which RFC 8259 allows: the slower one decides.
-    if "recursion limit" in str(error):
+#: What the fast parser refuses although the grammar of RFC 8259 allows it: deep nesting (section 9) and a
+#: surrogate without its other half (section 8.2), which Python writes for a file name that is not UTF-8.
+_TOO_STRICT = ("recursion limit", "hex escape")
+
+
+def _parse_slowly(body: bytes, error: ValueError) -> Any:  # noqa: ANN401
+    if any(words in str(error) for words in _TOO_STRICT):
         try:
             return json.loads(body.decode(), parse_constant=_no_constant)
-        except (ValueError, RecursionError) as deep:
-            raise InvalidJson(f"the body is not valid JSON: {deep}") from None
+        except (ValueError, RecursionError) as final:
+            raise InvalidJson(f"the body is not valid JSON: {final}") from None
     raise InvalidJson(f"the body is not valid JSON: {error}") from None
 
 
