@@ -9,21 +9,29 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from app.banner import banner
 from app.client.arguments import (
     DEFAULT_URL,
+    AsJson,
+    Body,
     Confirm,
+    ConfirmBy,
+    ContentType,
+    CorrelationId,
     Destination,
     Format,
+    Headers,
+    Persistent,
+    Priority,
     Start,
+    Timeout,
     Token,
+    TtlMs,
     Url,
-    key_value,
-    parser,
     read_body,
     to_headers,
 )
@@ -136,32 +144,17 @@ def check(
 @cli.command()
 def publish(
     destination: Destination,
-    body: Annotated[
-        str | None, typer.Argument(metavar="BODY|-", help="The message; - or nothing reads standard input.")
-    ] = None,
+    body: Body = None,
     *,
-    content_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Such as application/json.")] = None,
-    header: Annotated[
-        list[Any] | None,
-        typer.Option(metavar="NAME=VALUE", parser=parser(key_value), help="Header of the message; may be repeated."),
-    ] = None,
-    persistent: Annotated[
-        bool | None, typer.Option("--persistent/--no-persistent", help="Whether it survives the broker's restart.")
-    ] = None,
-    ttl_ms: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Milliseconds after which the broker drops it.")
-    ] = None,
-    priority: Annotated[int | None, typer.Option(min=0, max=9, metavar="N", help="0 (lowest) to 9.")] = None,
-    correlation_id: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Tells a consumer what the message belongs to.")
-    ] = None,
-    confirm: Annotated[
-        Confirm, typer.Option(help="receipt: wait for the broker; none: only until it is handed over.")
-    ] = Confirm.RECEIPT,
-    timeout: Annotated[
-        float | None, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for the broker.  [default: 5]")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the gateway's answer as JSON.")] = False,
+    content_type: ContentType = None,
+    header: Headers = None,
+    persistent: Persistent = None,
+    ttl_ms: TtlMs = None,
+    priority: Priority = None,
+    correlation_id: CorrelationId = None,
+    confirm: ConfirmBy = Confirm.RECEIPT,
+    timeout: Timeout = None,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:

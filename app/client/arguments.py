@@ -84,6 +84,27 @@ Token = Annotated[
 ]
 
 
+Body = Annotated[str | None, typer.Argument(metavar="BODY|-", help="The message; - or nothing reads standard input.")]
+ContentType = Annotated[str | None, typer.Option(metavar="TYPE", help="Such as application/json.")]
+Headers = Annotated[
+    list[Any] | None,
+    typer.Option(metavar="NAME=VALUE", parser=parser(key_value), help="Header of the message; may be repeated."),
+]
+Persistent = Annotated[
+    bool | None, typer.Option("--persistent/--no-persistent", help="Whether it survives the broker's restart.")
+]
+TtlMs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Milliseconds after which the broker drops it.")]
+Priority = Annotated[int | None, typer.Option(min=0, max=9, metavar="N", help="0 (lowest) to 9.")]
+CorrelationId = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Tells a consumer what the message belongs to.")
+]
+ConfirmBy = Annotated[Confirm, typer.Option(help="receipt: wait for the broker; none: only until it is handed over.")]
+Timeout = Annotated[
+    float | None, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for the broker.  [default: 5]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the gateway's answer as JSON.")]
+
+
 def read_body(argument: str | None) -> bytes:
     """The message: the argument as it stands, or standard input; raises BadParameter."""
     if argument is not None and argument != "-":
