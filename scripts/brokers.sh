@@ -18,7 +18,9 @@ forbid_services() {
     [ ! -e "$policy" ] || return 0
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
-    trap 'rm -f "$policy"' EXIT INT TERM
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
 }
 
 fetch() {
