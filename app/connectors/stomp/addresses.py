@@ -36,6 +36,8 @@ async def resolve(hosts: Sequence[tuple[str, int]]) -> list[Address]:
             found += await _lookup(name, port)
         except OSError as error:
             failures.append(f"{name}: {error.strerror or error}")
+        except UnicodeError as error:  # a label that is empty or too long never gets to the resolver
+            failures.append(f"{name}: {error}")
     if not found:
         raise LinkFailed(LinkFault.DNS, "; ".join(failures))
     return found

@@ -13,24 +13,23 @@ _SHORT_LIFE_WAIT = 0.05
 
 
 class Backoff:
-    """Counts failed attempts in a row. Seconds."""
+    """Knows the failed attempts in a row. Seconds."""
 
     def __init__(self, settings: ReconnectSettings) -> None:
         self._settings = settings
-        self._failed = 0
+        self._next = settings.initial
         self._short_lives = 0
 
     def after_failure(self) -> float:
         """The wait after an attempt that did not come up."""
-        settings = self._settings
-        # The exponent is capped so that years of failing cannot overflow a float.
-        wait = min(settings.max, settings.initial * (1 + settings.increase) ** min(self._failed, 1000))
-        self._failed += 1
+        wait = min(self._settings.max, self._next)
+        # From one to the next and never beyond the longest: a power would overflow after hours of failing.
+        self._next = wait * (1 + self._settings.increase)
         return self._jittered(wait)
 
     def after_life(self, seconds: float) -> float:
         """The wait after a connection that had been up for this long: none, unless it was very short."""
-        self._failed = 0
+        self._next = self._settings.initial
         self._short_lives = self._short_lives + 1 if seconds < SHORT_LIFE else 0
         if self._short_lives <= 1:
             return 0.0

@@ -180,7 +180,8 @@ class StompMQConnector(MQConnector):
         async with asyncio.TaskGroup() as group:
             for subscription in list(self._subscriptions):
                 group.create_task(self._restore_one(subscription, session, returns, limit, careful=careful))
-        self._careful = False
+        if session.is_open and not session.unattributed:
+            self._careful = False
 
     async def _restore_one(
         self,
@@ -193,7 +194,10 @@ class StompMQConnector(MQConnector):
     ) -> None:
         try:
             async with limit, asyncio.timeout(_RESTORE_DEADLINE):
+                errors = session.unattributed
                 await subscription.restore(session, returns)
+                if careful and session.unattributed > errors:  # RabbitMQ sends a RECEIPT after refusing
+                    subscription.cancelled(f"the broker refused to subscribe again: {session.last_error}")
         except BrokerRejected as error:
             subscription.cancelled(str(error))
         except ConnectionLost as error:

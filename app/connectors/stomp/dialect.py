@@ -14,7 +14,7 @@ from typing import ClassVar
 from app.connectors.base import Destination
 from app.domain.errors import BodyTooLarge, FieldError, InvalidHeader, InvalidName, NotSupportedByBroker
 from app.domain.message import Publication
-from app.domain.uri import DestinationType, MqUri
+from app.domain.uri import DestinationType, MqUri, check_name
 
 Headers = dict[str, str]
 
@@ -22,8 +22,10 @@ _PREFIX = {DestinationType.QUEUES: "/queue/", DestinationType.TOPICS: "/topic/"}
 _TYPE = {"/queue/": DestinationType.QUEUES, "/topic/": DestinationType.TOPICS}
 
 
-#: SEND, the names of destination, content-type, content-length and receipt, line ends and the final NUL.
+#: SEND, content-length and receipt with their values, the line ends around, heart-beats before, the final NUL.
 _FRAME_OVERHEAD = 128
+#: Bytes of a property in AMQP 0-9-1 (section 4.2.5.3, "short string").
+_SHORT_STRING = 255
 
 
 def line_bytes(name: str, value: str) -> int:
@@ -72,8 +74,8 @@ class Dialect:
     def uri_of(self, service: str, path: str) -> MqUri | None:
         """The mqURI behind a STOMP destination such as a reply-to; None for what has none."""
         for prefix, kind in _TYPE.items():
-            if path.startswith(prefix) and path != prefix:
-                return MqUri(service, kind, self.unquote(path.removeprefix(prefix)))
+            if path.startswith(prefix):
+                return _speakable(MqUri(service, kind, self.unquote(path.removeprefix(prefix))))
         return None
 
     # Frames.
@@ -117,7 +119,8 @@ class Dialect:
 
     def check_frame(self, path: str, headers: Mapping[str, str], publication: Publication) -> None:
         """Refuse a frame that would make the broker close the connection; raises InvalidHeader or BodyTooLarge."""
-        size = _FRAME_OVERHEAD + len(path.encode()) + len(publication.content_type) + len(publication.body)
+        size = _FRAME_OVERHEAD + len(publication.body)
+        size += line_bytes("destination", path) + line_bytes("content-type", publication.content_type)
         for name, value in headers.items():
             line = line_bytes(name, value)
             if line > self.max_header_line:
@@ -143,6 +146,10 @@ class RabbitMQ(Dialect):
     max_header_line = 100 * 1024
     nack_requeues = True
     keeps_unacked = True
+    #: Headers of SEND that travel as short strings: a longer one cannot be delivered over AMQP 0-9-1.
+    properties: ClassVar[frozenset[str]] = frozenset(
+        {"amqp-message-id", "app-id", "correlation-id", "reply-to", "type"}
+    )
 
     def check_name(self, uri: MqUri) -> None:
         # %2F is how a slash travels; a literal one would become a slash, that is another queue.
@@ -150,9 +157,13 @@ class RabbitMQ(Dialect):
             raise _bad_name("a literal %2F, which RabbitMQ takes for a slash")
 
     def path(self, destination: Destination) -> str:
-        settings = destination.settings
-        if settings.destination is None and not settings.declare and destination.uri.is_queue:
-            return "/amq/queue/" + self.quote(destination.uri.name)
+        settings, uri = destination.settings, destination.uri
+        if settings.destination is not None or not uri.is_queue:
+            return Dialect.path(self, destination)
+        if not settings.declare:
+            return "/amq/queue/" + self.quote(uri.name)
+        if uri.name.startswith("amq."):  # observed: access_refused, and the connection is closed
+            raise _bad_name("the prefix amq., which RabbitMQ keeps for itself")
         return Dialect.path(self, destination)
 
     def quote(self, name: str) -> str:
@@ -168,6 +179,15 @@ class RabbitMQ(Dialect):
         headers = Dialect.send_headers(self, publication)
         headers["amqp-message-id"] = publication.message_id
         return headers
+
+    def check_frame(self, path: str, headers: Mapping[str, str], publication: Publication) -> None:
+        for name in self.properties & headers.keys():
+            if len(headers[name].encode()) > _SHORT_STRING:
+                raise InvalidHeader(
+                    f"header {name!r} becomes an AMQP property, which has at most {_SHORT_STRING} bytes",
+                    errors=[FieldError(name, f"at most {_SHORT_STRING} bytes")],
+                )
+        Dialect.check_frame(self, path, headers, publication)
 
     def message_id(self, headers: Mapping[str, str]) -> str:
         return headers.get("mq-message-id") or headers.get("amqp-message-id") or headers.get("message-id", "")
@@ -190,6 +210,15 @@ class Artemis(ActiveMQ):
 
     def subscribe_headers(self, destination: Destination, prefetch: int | None) -> Headers:
         return {}
+
+
+def _speakable(uri: MqUri) -> MqUri | None:
+    """An mqURI that can be written and read back, else None: others name destinations as they like."""
+    try:
+        check_name(uri.name)
+    except InvalidName:
+        return None
+    return uri
 
 
 def _bad_name(reason: str) -> InvalidName:

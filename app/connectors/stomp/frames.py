@@ -40,7 +40,9 @@ class FrameReader:
 
     def __init__(self, max_frame: int = MAX_FRAME) -> None:
         self._buffer = bytearray()
-        self._needed = 1  # bytes below which looking again is useless: keeps large bodies linear
+        # Both keep large bodies linear: bytes below which looking again is useless, and bytes without a NUL.
+        self._needed = 1
+        self._searched = 0
         self._max_frame = max_frame
 
     def feed(self, data: bytes) -> Iterator[Frame]:
@@ -49,11 +51,13 @@ class FrameReader:
         start = 0
         while len(self._buffer) - start >= self._needed:
             start = self._skip_line_ends(start)
-            end = self._frame_end(start)
-            if end is None:
+            found = self._find_frame(start)
+            if found is None:
                 break
-            frame = utils.parse_frame(bytes(self._buffer[start:end]))
-            start, self._needed = end + 1, 1
+            body, end = found
+            frame = utils.parse_frame(bytes(self._buffer[start:body]))
+            frame.body = bytes(self._buffer[body:end])
+            start, self._needed, self._searched = end + 1, 1, 0
             yield frame
         del self._buffer[:start]
 
@@ -62,8 +66,8 @@ class FrameReader:
             start += 1
         return start
 
-    def _frame_end(self, start: int) -> int | None:
-        """Index of the NUL that ends the frame at `start`; None while it is incomplete."""
+    def _find_frame(self, start: int) -> tuple[int, int] | None:
+        """Where the body of the frame at `start` begins, and its NUL; None while it is incomplete."""
         head = _HEADER_END.search(self._buffer, start)
         if head is None:
             if len(self._buffer) - start > MAX_HEADER_BLOCK:
@@ -71,14 +75,17 @@ class FrameReader:
             return None
         length = _CONTENT_LENGTH.search(self._buffer, start, head.end())
         if length is None:
-            return self._find_nul(head.end(), start)
-        return self._counted_end(start, head.end() + int(length.group(1)))
+            end = self._find_nul(start, head.end())
+        else:
+            end = self._counted_end(start, head.end() + int(length.group(1)))
+        return None if end is None else (head.end(), end)
 
-    def _find_nul(self, body: int, start: int) -> int | None:
-        end = self._buffer.find(b"\0", body)
+    def _find_nul(self, start: int, body: int) -> int | None:
+        end = self._buffer.find(b"\0", max(body, start + self._searched))
         if end >= 0:
             return end
-        self._check_size(len(self._buffer) - start)
+        self._searched = len(self._buffer) - start
+        self._check_size(self._searched)
         return None
 
     def _counted_end(self, start: int, end: int) -> int | None:

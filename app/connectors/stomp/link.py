@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import ssl
 import time
 from collections.abc import Callable, Coroutine
@@ -56,7 +57,15 @@ def fault_of(error: OSError | LinkFailed, address: Address) -> LinkFailed:
         fault = error.fault
     else:
         fault = next(fault for kind, fault in _FAULTS if isinstance(error, kind))
-    return LinkFailed(fault, f"{address.name} ({address}): {error or 'no answer in time'}")
+    return LinkFailed(fault, f"{address.name} ({address}): {_words(error)}")
+
+
+def _words(error: OSError | LinkFailed) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno)
+    return str(error) or "no answer in time"
 
 
 class Link:

@@ -43,7 +43,7 @@ class Returns:
     def _seen(self, message_id: str) -> None:
         _, _, rest = message_id.partition("@@")
         self._prefix, _, number = rest.rpartition("@@")
-        self._last = int(number) if number.isdigit() else self._last
+        self._last = int(number) if number.isascii() and number.isdigit() else self._last
 
     def ended(self, subscription: str) -> None:
         """A subscription with acknowledgement was ended; remember it for messages still under way."""

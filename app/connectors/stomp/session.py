@@ -51,6 +51,7 @@ class Session:
         self.declared: set[str] = set()
         #: The latest ERROR that could not be tied to a request; explains a close that follows.
         self.last_error: str | None = None
+        self.unattributed = 0
         #: Told of an ERROR that names a subscription nobody holds any more (see returns.py).
         self.on_orphan: Callable[[str], None] = lambda _subscription: None
         self.on_tag: Callable[[str], None] = lambda _message_id: None
@@ -192,6 +193,7 @@ class Session:
             route.on_cancelled(text)
         elif not self._refuse_culprit(frame.headers.get("receipt-id", ""), text):
             self.last_error = text
+            self.unattributed += 1
             self._on_event("error_unattributed")
 
     def _refuse_culprit(self, receipt: str, text: str) -> bool:

@@ -105,14 +105,15 @@ class StompSubscription(Subscription):
         )
 
     def ack(self, delivery: Delivery) -> bool:
-        if self._session is None or delivery.token not in self._unacked:
+        # After UNSUBSCRIBE it is too late: it all goes back, and a second answer would end RabbitMQ's connection.
+        if self._session is None or self._closing or delivery.token not in self._unacked:
             return False
         del self._unacked[delivery.token]
         self._session.ack(delivery.token)
         return True
 
     def nack(self, delivery: Delivery) -> bool:
-        if self._session is None or delivery.token not in self._unacked:
+        if self._session is None or self._closing or delivery.token not in self._unacked:
             return False
         if not self._session.dialect.nack_requeues:
             return self._reopen(self._session)

@@ -15,5 +15,10 @@ def client_context(settings: TlsSettings) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if settings.cert_file is not None:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
+        context.load_cert_chain(settings.cert_file, settings.key_file, password=_no_passphrase)
     return context
+
+
+def _no_passphrase() -> str:
+    """Makes an encrypted key an error; without this OpenSSL would ask at the terminal, and everything waits."""
+    return ""

@@ -92,6 +92,8 @@ class StompTransport(asyncio.Protocol):
 
     async def writable(self) -> None:
         """Returns when the kernel takes what is queued; the caller sets the deadline."""
+        if self._pending:
+            await asyncio.sleep(0)  # the flush of this turn of the loop
         await self._writable.wait()
 
     def _flush(self) -> None:

@@ -1,0 +1,233 @@
+"""Subscriptions across lost connections, refusals and brokers with habits of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from app.domain.errors import BrokerRejected, BrokerUnavailable, ConfirmTimeout
+from app.domain.link import LinkState
+from tests.contract.conftest import WAIT
+from tests.faults.conftest import Connect, queue, topic
+from tests.faults.peer import Script, ScriptedPeer
+
+RABBIT = {"version": "1.2", "server": "RabbitMQ/3.10.8"}
+ACTIVE = {"version": "1.2", "server": "ActiveMQ/5.17.2"}
+
+
+async def test_after_a_reconnect_the_subscription_stands_under_a_new_id(subject: Connect) -> None:
+    async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
+        recorder, subscription = await it.consume(queue())
+        first, old = await peer.frame_from("SUBSCRIBE")
+        await first.message(old["id"], b"1", ack="T_1@@s@@1")
+        delivery = await recorder.next()
+        first.close()
+        assert await recorder.word() == "lost"
+        assert await recorder.word() == "restored"
+        second, new = await peer.frame_from("SUBSCRIBE")
+        assert old["id"] != new["id"]
+        assert not subscription.ack(delivery)
+        assert not subscription.nack(delivery)
+        await second.message(new["id"], b"1", ack="T_1@@s@@1", redelivered="true")
+        again = await recorder.next()
+        assert again.message.redelivered
+        assert again.epoch > delivery.epoch
+        assert subscription.ack(again)
+        assert (await peer.frame("ACK"))["id"] == "T_1@@s@@1"
+        await peer.none("ACK", 0.1)
+
+
+async def test_what_a_subscription_asks_for(subject: Connect) -> None:
+    async with ScriptedPeer.listen(Script(connected=RABBIT)) as peer, subject(peer.address) as it:
+        await it.consume(queue("a/b", arguments={"x-queue-type": "quorum"}))
+        asked = await peer.frame("SUBSCRIBE")
+        assert asked["destination"] == "/queue/a%2Fb"
+        assert (asked["ack"], asked["prefetch-count"], asked["x-queue-type"]) == ("client-individual", "10", "quorum")
+        await it.consume(topic())
+        asked = await peer.frame("SUBSCRIBE")
+        assert asked["ack"] == "auto"
+        assert "prefetch-count" not in asked.headers
+        await it.consume(queue("existing", declare=False))
+        assert (await peer.frame("SUBSCRIBE"))["destination"] == "/amq/queue/existing"
+
+
+async def test_a_refused_subscription_leaves_the_others_alone(subject: Connect) -> None:
+    async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
+        recorder, _ = await it.consume(topic("good"))
+        connection, good = await peer.frame_from("SUBSCRIBE")
+        peer.script.receipts = False
+        refused = asyncio.ensure_future(it.consume(topic("bad")))
+        bad = await peer.frame("SUBSCRIBE")
+        await connection.send("ERROR", {"receipt-id": bad["receipt"], "message": "not authorized"})
+        with pytest.raises(BrokerRejected, match="not authorized"):
+            await asyncio.wait_for(refused, WAIT)
+        await connection.message(good["id"], b"still here")
+        assert (await recorder.next()).message.body == b"still here"
+
+
+async def test_an_error_then_a_receipt_then_the_end_is_a_refusal(subject: Connect) -> None:
+    """RabbitMQ 3.10.8 sends a RECEIPT for a SUBSCRIBE it just refused."""
+    async with ScriptedPeer.listen(Script(connected=RABBIT, receipts=False)) as peer, subject(peer.address) as it:
+        refused = asyncio.ensure_future(it.consume(queue("gone", declare=False)))
+        connection, frame = await peer.frame_from("SUBSCRIBE")
+        await connection.send("ERROR", {"message": "not_found"}, b"NOT_FOUND - no queue 'gone' in vhost '/'")
+        await connection.send("RECEIPT", {"receipt-id": frame["receipt"]})
+        connection.close()
+        with pytest.raises(BrokerRejected, match="no queue 'gone'"):
+            await asyncio.wait_for(refused, WAIT)
+        await it.until(lambda: it.connector.status.epoch == 2)
+        await peer.none("SUBSCRIBE", 0.1)
+
+
+async def test_a_connection_lost_while_subscribing_is_worth_a_retry(subject: Connect) -> None:
+    async with ScriptedPeer.listen(Script(receipts=False)) as peer, subject(peer.address) as it:
+        opening = asyncio.ensure_future(it.consume(topic()))
+        (await peer.frame_from("SUBSCRIBE"))[0].close()
+        with pytest.raises(BrokerUnavailable):
+            await asyncio.wait_for(opening, WAIT)
+
+
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "too late"])
+async def test_a_subscription_nobody_waits_for_is_ended(subject: Connect, cancelled: bool) -> None:
+    async with ScriptedPeer.listen(Script(receipts=False)) as peer, subject(peer.address) as it:
+        opening = asyncio.ensure_future(it.consume(topic(), timeout=WAIT if cancelled else 0.1))
+        asked = await peer.frame("SUBSCRIBE")
+        if cancelled:
+            opening.cancel()
+        with pytest.raises(asyncio.CancelledError if cancelled else ConfirmTimeout):
+            await opening
+        assert (await peer.frame("UNSUBSCRIBE"))["id"] == asked["id"]
+
+
+async def test_the_broker_may_end_one_subscription(subject: Connect) -> None:
+    async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
+        doomed, subscription = await it.consume(queue("doomed"))
+        other, _ = await it.consume(queue("other"))
+        connection, frame = await peer.frame_from("SUBSCRIBE")
+        second = await peer.frame("SUBSCRIBE")
+        await connection.send("ERROR", {"subscription": frame["id"], "message": "server cancelled subscription"})
+        assert "server cancelled" in await doomed.word()
+        await connection.message(second["id"], b"fine", ack="2")
+        assert (await other.next()).message.body == b"fine"
+        connection.close()
+        await it.until(lambda: it.connector.status.epoch == 2)
+        assert (await peer.frame("SUBSCRIBE"))["destination"] == "/queue/other"
+        await peer.none("SUBSCRIBE", 0.1)
+        await subscription.close(WAIT)
+
+
+@pytest.mark.parametrize("receipted", [False, True], ids=["ERROR, end", "ERROR, RECEIPT, end"])
+async def test_a_subscription_that_kills_every_connection_is_found_and_dropped(
+    subject: Connect, receipted: bool
+) -> None:
+    """Nobody is told which one it was, so after it killed a connection they are restored one by one."""
+    async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
+        recorders = {name: (await it.consume(queue(name)))[0] for name in ("a", "poison", "z")}
+        await peer.frames("SUBSCRIBE", 3)
+        peer.script.receipts = False
+        serving = asyncio.ensure_future(serve_poison(peer, receipted=receipted))
+        (await peer.connection()).close()
+        async with asyncio.timeout(WAIT):
+            while not (word := await recorders["poison"].word()).startswith("cancelled"):
+                pass
+        assert "internal error" in word
+        for name in ("a", "z"):
+            await it.until(lambda: it.connector.status.state is LinkState.UP)
+            while await recorders[name].word() != "restored":
+                pass
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        assert len(peer.connections) <= 4
+
+
+async def serve_poison(peer: ScriptedPeer, *, receipted: bool) -> None:
+    """A broker that confirms subscriptions, and ends the connection for one of them."""
+    while True:
+        connection, frame = await peer.frame_from("SUBSCRIBE", WAIT)
+        poison = frame["destination"] == "/queue/poison"
+        with contextlib.suppress(OSError):  # sent on a connection that poison has just ended
+            if poison:
+                await connection.send("ERROR", {"message": "internal error"})
+            if not poison or receipted:
+                await connection.send("RECEIPT", {"receipt-id": frame["receipt"]})
+        if poison:
+            connection.close()
+
+
+async def test_on_activemq_giving_back_means_subscribing_anew(subject: Connect) -> None:
+    async with ScriptedPeer.listen(Script(connected=ACTIVE)) as peer, subject(peer.address) as it:
+        recorder, subscription = await it.consume(queue())
+        connection, old = await peer.frame_from("SUBSCRIBE")
+        assert old["activemq.prefetchSize"] == "10"
+        await connection.message(old["id"], b"1", ack="a1")
+        await connection.message(old["id"], b"2", ack="a2")
+        first, second = await recorder.next(), await recorder.next()
+        assert subscription.nack(first)
+        assert (await peer.frame("UNSUBSCRIBE"))["id"] == old["id"]
+        new = await peer.frame("SUBSCRIBE")
+        assert not subscription.ack(second), "it went back with the first and comes again"
+        await connection.message(new["id"], b"1", ack="a3", redelivered="true")
+        assert subscription.ack(await recorder.next())
+        assert peer.count("NACK") == 0
+
+
+async def test_on_rabbitmq_unacked_messages_go_back_after_unsubscribe(subject: Connect) -> None:
+    async with ScriptedPeer.listen(Script(connected=RABBIT)) as peer, subject(peer.address) as it:
+        recorder, subscription = await it.consume(queue())
+        connection, frame = await peer.frame_from("SUBSCRIBE")
+        for number in (1, 2):
+            token = f"T_{frame['id']}@@session-x@@{number}"
+            await connection.send(
+                "MESSAGE",
+                {"subscription": frame["id"], "message-id": token, "ack": token, "destination": "/queue/jobs"},
+            )
+        await recorder.next()
+        await recorder.next()
+        await subscription.close(WAIT)
+        await peer.frame("UNSUBSCRIBE")
+        janitor = await peer.frame("SUBSCRIBE")
+        returned = await peer.frames("NACK", 2)
+        assert [nack["id"] for nack in returned] == [f"T_{janitor['id']}@@session-x@@{number}" for number in (1, 2)]
+        assert {nack["requeue"] for nack in returned} == {"true"}
+        # One more was under way when UNSUBSCRIBE took effect: it comes as an ERROR, its number is the next.
+        text = f"There is no current subscription with tag 'T_{frame['id']}'.".encode()
+        await connection.send("ERROR", {"message": "Subscription not found"}, text)
+        assert (await peer.frame("NACK"))["id"] == f"T_{janitor['id']}@@session-x@@3"
+        assert it.connector.status.epoch == 1
+
+
+async def test_a_refused_janitor_costs_the_connection(subject: Connect) -> None:
+    async with ScriptedPeer.listen(Script(connected=RABBIT)) as peer, subject(peer.address) as it:
+        recorder, subscription = await it.consume(queue())
+        connection, frame = await peer.frame_from("SUBSCRIBE")
+        await connection.message(frame["id"], b"1", ack=f"T_{frame['id']}@@s@@1")
+        await recorder.next()
+        peer.script.receipts = False
+        closing = asyncio.ensure_future(subscription.close(WAIT))
+        await peer.frame("UNSUBSCRIBE")
+        await connection.release()
+        janitor = await peer.frame("SUBSCRIBE")
+        await connection.send("ERROR", {"receipt-id": janitor["receipt"], "message": "access_refused"})
+        await asyncio.wait_for(closing, WAIT)
+        await it.until(lambda: it.connector.status.epoch == 2)
+
+
+async def test_a_message_for_nobody_is_counted(subject: Connect) -> None:
+    async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
+        await (await peer.connection()).message("0-77", b"?")
+        await it.until(lambda: "message_without_subscription" in it.events)
+        await it.put()
+
+
+async def test_a_listener_that_fails_hurts_nobody_else(subject: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
+        recorder, _ = await it.consume(topic())
+        connection, frame = await peer.frame_from("SUBSCRIBE")
+        recorder.on_message = None  # type: ignore[method-assign, assignment]
+        await connection.message(frame["id"], b"x")
+        await it.until(lambda: "listener_failed" in it.events)
+        await it.put()
+        assert it.connector.status.epoch == 1
+        assert "a listener of /topic/news failed" in caplog.text
