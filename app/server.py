@@ -20,7 +20,7 @@ import uvloop
 from app.config.settings import Settings
 from app.http1.protocol import GatewayProtocol
 from app.http1.rules import GatewayState, Rules
-from app.http1.sockets import listen, url_of
+from app.http1.sockets import listen, reset, url_of
 
 logger = logging.getLogger("mq_gateway.server")
 
@@ -212,7 +212,7 @@ class GatewayServer(uvicorn.Server):
             logger.warning("cutting off %d connections", len(self.server_state.connections))
         drain.cancel()
         for each in list(self.server_state.connections):
-            each.transport.abort()
+            reset(each.transport)
         await self._end_requests()
         await self._end_lifespan()
 

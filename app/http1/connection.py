@@ -14,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.domain.errors import Code
 from app.http1.deadline import Deadline
 from app.http1.refusal import Refused, message, too_slow
-from app.http1.rules import DISCARD_BYTES, LINGER_SECONDS, STALL_GRACE, GatewayState
+from app.http1.rules import DISCARD_BYTES, LINGER_SECONDS, STALL_GRACE, Flow, GatewayState
+from app.http1.sockets import reset
 
 logger = logging.getLogger("mq_gateway.server")
 
@@ -50,6 +51,7 @@ class Connection(HttpToolsProtocol):
     """
 
     server_state: GatewayState
+    flow: Flow
 
     def __init__(
         self,
@@ -77,8 +79,9 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes the connection, unless the descriptors are needed for the brokers."""
         super().connection_made(transport)
+        self.flow = Flow(transport)
         self._extensions["mq_gateway"] = {
-            "abort": transport.abort,
+            "abort": self.abort,
             "write_buffer_size": transport.get_write_buffer_size,
             "is_closing": transport.is_closing,
             "on_disconnect": self._on_disconnect,
@@ -115,8 +118,8 @@ class Connection(HttpToolsProtocol):
             self._leave(linger=self._waiting is _DISCARD)
 
     def abort(self) -> None:
-        """Ends the connection at once and frees its socket; nothing unsent is kept."""
-        self.transport.abort()
+        """Ends the connection at once and frees its socket: nothing unsent is kept, the client sees a reset."""
+        reset(self.transport)
 
     # -- for the application --
 
@@ -173,7 +176,7 @@ class Connection(HttpToolsProtocol):
         elif self._waiting is _LINGER and self._progressed():
             self._wait(_LINGER)
         elif self._waiting in {_LINGER, _DISCARD}:
-            self.transport.abort()
+            self.abort()
         elif self._waiting is _BODY or self._head_open:
             self._refuse(too_slow("The request did not arrive in time."))
         else:
@@ -201,14 +204,14 @@ class Connection(HttpToolsProtocol):
             self._watch_progress()
             return
         logger.info("a client took nothing for %g s and is cut off", self.rules.write_timeout)
-        self.transport.abort()
+        self.abort()
 
     # -- refusals and ends --
 
     def _discard(self, size: int) -> None:
         self._discarded += size
         if self._discarded > DISCARD_BYTES:
-            self.transport.abort()
+            self.abort()
 
     def _refuse(self, refused: Refused) -> None:
         """Reads no more, answers what is due, says why, ends the connection."""
@@ -255,6 +258,7 @@ class Connection(HttpToolsProtocol):
         """Ends the connection; `linger` where the client still sends, or a reset would cost it the answer."""
         self._deaf = True
         if linger and not self.transport.is_closing() and self.transport.can_write_eof():
+            self.flow.held = False
             self.flow.resume_reading()
             self.transport.write_eof()
             self._wait(_LINGER)

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from app.domain.errors import Code
 from app.http1.refusal import Refused, answer
+from app.http1.sockets import reset
 
 logger = logging.getLogger("mq_gateway.server")
 
@@ -57,7 +58,7 @@ class Exchange(RequestResponseCycle):
             logger.exception("the application failed at %s", self.scope["path"])
             await self._answer_500()
         else:
-            if not self.response_complete and not self.disconnected:
+            if not (self.response_complete or self.disconnected or self.transport.is_closing()):
                 logger.error("the application left %s without a whole answer", self.scope["path"])
                 await self._answer_500()
         finally:
@@ -77,7 +78,7 @@ class Exchange(RequestResponseCycle):
         if self.response_complete:
             return
         if self.response_started and self.framing is _CLOSE:
-            self.transport.abort()  # an orderly close is how such a body ends
+            reset(self.transport)  # an orderly close is how such a body ends
         else:
             self.transport.close()
 

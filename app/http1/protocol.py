@@ -16,7 +16,7 @@ from app.http1.connection import Connection
 from app.http1.exchange import Exchange
 from app.http1.head import Target, examine, read_target, without_upgrade
 from app.http1.refusal import Refused, malformed, too_large
-from app.http1.rules import PIPELINED, GatewayState
+from app.http1.rules import SLICE_BYTES, GatewayState
 
 logger = logging.getLogger("mq_gateway.server")
 
@@ -48,6 +48,7 @@ class GatewayProtocol(Connection):
         super().__init__(config, server_state, app_state, _loop)
         self.parser = httptools.HttpRequestParser(self)  # without uvicorn's lenient_data_after_close
         self._unframed = 0  # bytes received that were neither a whole head nor a body
+        self._unparsed = b""  # waits until no request waits for the answer to another one
         self._held = False  # this head wants another protocol: it is parsed again without that wish
 
     def data_received(self, data: bytes) -> None:
@@ -55,7 +56,9 @@ class GatewayProtocol(Connection):
         if self._deaf:
             self._discard(len(data))
             return
-        self._unframed += len(data)
+        if self._unparsed:  # what the transport had read before reading was paused
+            self._unparsed += data
+            return
         try:
             self._feed(data)
         except Refused as refused:
@@ -69,14 +72,20 @@ class GatewayProtocol(Connection):
                 self._wait_on()
 
     def _feed(self, data: bytes) -> None:
-        while data:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
-                self._parse_again()
-            else:
+        view = memoryview(data) if len(data) > SLICE_BYTES else data
+        at = 0
+        while at < len(data):
+            if self.pipeline:
+                self._unparsed = data[at:]
                 return
+            piece = view[at : at + SLICE_BYTES]
+            self._unframed += len(piece)
+            try:
+                self.parser.feed_data(piece)
+                at += len(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                at += upgrade.args[0]
+                self._parse_again()
 
     def _parse_again(self) -> None:
         """Gives the held head to a fresh parser, without the wish that made the old one skip the body."""
@@ -105,8 +114,6 @@ class GatewayProtocol(Connection):
         version = self.parser.get_http_version()
         target = read_target(self.url)
         expects = examine(version, target, self.headers, self.rules)
-        if len(self.pipeline) >= PIPELINED:
-            raise malformed(f"More than {PIPELINED} requests ahead of their answers.")
         self._describe(version, target)
         self._head_open = False
         self._unframed = self._discarded = 0
@@ -147,6 +154,7 @@ class GatewayProtocol(Connection):
         if self._active is None:
             self._start_asgi_task(exchange, self.app)
         else:
+            self.flow.held = True
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))
 
@@ -184,13 +192,22 @@ class GatewayProtocol(Connection):
         if not done.keep_alive:
             self._leave(linger=self._deaf or done.more_body)
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._refused is not None:
             self._say(self._refused)
+            return
+        if not self.pipeline:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        self.flow.held = False
+        data, self._unparsed = self._unparsed, b""
+        if data:
+            self.data_received(data)
         else:
             self._wait_on()
+        self.flow.resume_reading()
 
 
 def _unframed(limit: int) -> Refused:

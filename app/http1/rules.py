@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from app.config.limits import LimitSettings
@@ -20,8 +21,9 @@ TARGET_BYTES = 32 << 10
 #: Bytes by which a header line may exceed `limits.header_bytes`, which counts a message header without the
 #: prefix it has in HTTP. The exact limit is checked where message headers are read, with a better sentence.
 LINE_SLACK = 256
-#: Requests (count) one connection may send ahead of the answers.
-PIPELINED = 128
+#: Bytes that are parsed at once. Once they hold a request that has to wait for the answer to another one,
+#: the rest waits unparsed: requests (count) a client can queue are those that fit in here.
+SLICE_BYTES = 8 << 10
 #: Bytes of a body nobody wants that are read and thrown away, so that the client comes to read the answer
 #: instead of a reset.
 DISCARD_BYTES = 16 << 20
@@ -56,6 +58,17 @@ class Rules:
             write_timeout=server.write_timeout,
             connections=connections,
         )
+
+
+class Flow(FlowControl):
+    """Reading can be held: then nobody who wants more of a body, or to hear of a disconnect, resumes it."""
+
+    held = False
+
+    def resume_reading(self) -> None:
+        """Read on, unless held."""
+        if not self.held:
+            super().resume_reading()
 
 
 class GatewayState(ServerState):

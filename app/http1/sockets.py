@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import socket
+import struct
 
 #: Bytes the kernel keeps for a reader that does not read (it doubles the number). Without it a stalled event
 #: stream hides megabytes of events that nobody will ever see.
 SEND_BUFFER = 64 << 10
 #: Milliseconds after which sent and unacknowledged bytes end a connection, also one that is being closed.
 USER_TIMEOUT = 30_000
+
+# struct linger: on, for no time. close() then throws away what is unsent (socket(7)).
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 # `localhost` may resolve to an IPv6 address on a machine without IPv6.
 _ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -53,6 +59,18 @@ def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Ends a connection at once, so that neither the process nor the kernel keeps what is unsent.
+
+    The client sees a reset: a body that ends with the connection cannot pass for a whole one.
+    """
+    made = transport.get_extra_info("socket")
+    if made is not None:
+        with contextlib.suppress(OSError):  # gone already
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()
 
 
 def url_of(bound: socket.socket) -> str:

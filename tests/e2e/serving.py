@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import uvloop
+
 from app.config.settings import Settings
 from app.http1.rules import Rules
 from app.http1.sockets import listen
@@ -122,6 +123,22 @@ class TinyApp:
             await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
         seen.gone = True
 
+    async def on_late(self, seen: Seen, receive: Any, send: Any) -> None:
+        """Asks to be told of a disconnect after its answer, when there is nothing to tell any more."""
+        called = asyncio.Event()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]})
+        await send({"type": "http.response.body", "body": b"called"})
+        seen.scope["extensions"]["mq_gateway"]["on_disconnect"](called.set)
+        await called.wait()
+
+    async def on_aborts(self, seen: Seen, receive: Any, send: Any) -> None:
+        """Writes more than the client takes, and ends the connection; `body` is what was unsent."""
+        extension = seen.scope["extensions"]["mq_gateway"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * (4 << 20), "more_body": True})
+        seen.body = b"%d" % extension["write_buffer_size"]()
+        extension["abort"]()
+
     async def on_big(self, seen: Seen, receive: Any, send: Any) -> None:
         """Eight MiB in one piece."""
         await self.answer(send, b"x" * (8 << 20))
@@ -161,6 +178,17 @@ class Served:
         with self.app.arrival:
             assert self.app.arrival.wait_for(lambda: len(self.app.seen) > index, PATIENCE)
         return self.app.seen[index]
+
+    def emptied(self) -> None:
+        """Returns when no connection is left."""
+
+        async def wait() -> None:
+            state = self.server.server_state
+            while state.connections:
+                state.emptied.clear()
+                await state.emptied.wait()
+
+        asyncio.run_coroutine_threadsafe(wait(), self.loop).result(PATIENCE)
 
     def release(self) -> None:
         self.loop.call_soon_threadsafe(self.app.release.set)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from tests.e2e.serving import PATIENCE, Served, segments, serving
 
 HOST = b"Host: 127.0.0.1\r\n"
