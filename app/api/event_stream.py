@@ -94,7 +94,8 @@ class EventStream:
     async def run(self) -> str:
         """Stream until the end, and say why it ended: one of drain, slow, cancelled, client, stalled."""
         try:
-            await self._exchange.start(200, HEADERS)
+            async with asyncio.timeout(self._patience.write):
+                await self._exchange.start(200, HEADERS)
             # In one piece with the head: browsers and proxies report the stream as open at its first byte.
             opening = sse.retry(spread_retry_ms()) + sse.comment("welcome") + self._reader.opening
             await self._send(opening)
