@@ -192,19 +192,18 @@ class StompMQConnector(MQConnector):
         *,
         careful: bool,
     ) -> None:
-        try:
-            async with limit, asyncio.timeout(_RESTORE_DEADLINE):
-                errors = session.unattributed
-                await subscription.restore(session, returns)
-                if careful and session.unattributed > errors:  # RabbitMQ sends a RECEIPT after refusing
-                    subscription.cancelled(f"the broker refused to subscribe again: {session.last_error}")
-        except BrokerRejected as error:
-            subscription.cancelled(str(error))
-        except ConnectionLost as error:
-            if careful and session.last_error is not None:
-                subscription.cancelled(f"subscribing again ended the connection: {error}")
-        except (GatewayError, TimeoutError) as error:
-            logger.warning("%s: %s not restored: %s", self.service, subscription.destination.uri, error)
+        async with limit:
+            errors = session.unattributed
+            try:
+                async with asyncio.timeout(_RESTORE_DEADLINE):
+                    await subscription.restore(session, returns)
+            except BrokerRejected as error:
+                subscription.cancelled(str(error))
+            except (GatewayError, TimeoutError) as error:
+                logger.warning("%s: %s not restored: %s", self.service, subscription.destination.uri, error)
+            # Alone on the wire, so the ERROR is about this one; RabbitMQ may send a RECEIPT all the same.
+            if careful and session.unattributed > errors:
+                subscription.cancelled(f"the broker refused to subscribe again: {session.last_error}")
 
     def _lost(self) -> None:
         for subscription in list(self._subscriptions):
