@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,14 @@ import pytest
 from tests.brokers.activemq import ActiveMQ
 from tests.brokers.broker import Broker
 from tests.brokers.rabbitmq import RabbitMQ
+from tests.e2e.http_client import Http
 from tests.e2e.live_gateway import MEMORY, LiveGateway, stomp, write_config
+
+
+@pytest.fixture(autouse=True)
+async def _every_socket_is_closed() -> AsyncIterator[None]:
+    yield
+    await Http.close_all()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 #: Seconds any single step may take before the test fails.
 PATIENCE = 20.0
@@ -85,20 +85,33 @@ def _head(method: str, target: str, headers: dict[str, str] | None, length: int 
 class Http:
     """One connection; requests one after the other."""
 
+    _opened: ClassVar[list[Http]] = []
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self._opened.append(self)
+
+    @classmethod
+    async def close_all(cls) -> None:
+        """End every connection of a test that is over, however it ended."""
+        opened, cls._opened[:] = list(cls._opened), []
+        for http in opened:
+            http.writer.transport.abort()
+        for http in opened:
+            with contextlib.suppress(ConnectionError):
+                await http.writer.wait_closed()
 
     @classmethod
     async def connect(cls, port: int, *, receive_buffer: int | None = None) -> Self:
-        """`receive_buffer` bytes make the kernel's own buffering small, for a reader that is to stall."""
+        """`receive_buffer` bytes make all buffering on this side small, for a reader that is to stall."""
         sock = socket.socket()
         sock.setblocking(False)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         async with asyncio.timeout(PATIENCE):
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-            reader, writer = await asyncio.open_connection(sock=sock, limit=_LIMIT)
+            reader, writer = await asyncio.open_connection(sock=sock, limit=receive_buffer or _LIMIT)
         return cls(reader, writer)
 
     async def ask(

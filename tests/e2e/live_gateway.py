@@ -109,13 +109,10 @@ class LiveGateway:
         )
         return [pid for pid, port in pairs if port in ports]
 
-    def client_sockets(self) -> int:
-        """Established connections of HTTP clients, seen from the gateway's side."""
-        mine = set(_sockets(self.pid))
-        return sum(
-            local == self.port and state == _ESTABLISHED and inode in mine
-            for local, _remote, state, inode in _connections()
-        )
+    def client_ports(self) -> set[int]:
+        """Ports of the HTTP clients whose sockets this process still holds."""
+        found = {inode: remote for local, remote, _state, inode in _connections() if local == self.port}
+        return {found[inode] for inode in _sockets(self.pid) if inode in found}
 
     def problems(self) -> list[str]:
         """What the log says of defects: tracebacks, tasks nobody waited for."""
