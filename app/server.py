@@ -249,17 +249,18 @@ class GatewayServer(uvicorn.Server):
             await asyncio.wait(tasks, timeout=TASK_SECONDS)
 
     async def _end_lifespan(self) -> None:
-        seconds = FORCED_SECONDS if self.force_exit else LIFESPAN_SECONDS
-        try:
-            async with asyncio.timeout(seconds):
-                await self.lifespan.shutdown()
-        except TimeoutError:
-            logger.error("the application did not stop within %g s", seconds)  # noqa: TRY400
+        stop = asyncio.create_task(self.lifespan.shutdown())
+        await self._until_forced(asyncio.wait({stop}), LIFESPAN_SECONDS)
+        if self.force_exit:
+            await asyncio.wait({stop}, timeout=FORCED_SECONDS)
+        if not stop.done():
+            stop.cancel()
+            logger.error("the application did not stop in time")
             self.exit_code = 0 if self.force_exit else 1
         if self.lifespan.should_exit:
             self.exit_code = 1
 
-    async def _until_forced(self, work: Awaitable[None], seconds: float | None) -> bool:
+    async def _until_forced(self, work: Awaitable[object], seconds: float | None) -> bool:
         """Whether `work` was done before `seconds` were over or a second signal came; else it is cancelled."""
         task = asyncio.ensure_future(work)
         force = asyncio.create_task(self._force.wait())

@@ -33,9 +33,9 @@ PROJECT = "mq-gateway-test"
 IMAGE = "mq-gateway-test:local"
 #: docker-compose.yml's stop_grace_period of the gateway, in seconds.
 GRACE = 35.0
-#: Seconds from the broker being up again to the first confirmed publish: the longest pause between two attempts
-#: (reconnect.max with its jitter), and a little.
-HEAL = 20.0
+#: Seconds from the broker's container being back to the first confirmed publish: its boot on a busy machine, then
+#: the longest pause between two attempts (reconnect.max with its jitter, 16.5).
+HEAL = 60.0
 #: Seconds for anything else that one waits for.
 PATIENCE = 20.0
 
@@ -280,7 +280,6 @@ def check_host(client: Client) -> None:
 def check_broker_restart(compose: Compose, client: Client, stream: Events, kept: str) -> None:
     """The broker goes and comes back: the gateway heals by itself, and nothing durable or open is lost."""
     compose.run("restart", "rabbitmq", seconds=150)
-    compose.run("exec", "-T", "rabbitmq", "gosu", "rabbitmq", "rabbitmqctl", "await_startup", seconds=150)
     began = time.monotonic()
     status, answer = client.publish("Queues/orders", "healed")
     while status != 200 and time.monotonic() - began < HEAL:
@@ -289,7 +288,7 @@ def check_broker_restart(compose: Compose, client: Client, stream: Events, kept:
         status, answer = client.publish("Queues/orders", "healed")
     expect(
         status == 200,
-        f"publishes are confirmed again {time.monotonic() - began:.1f} s after the broker is up",
+        f"publishes are confirmed again {time.monotonic() - began:.1f} s after `restart`",
         (status, answer),
     )
     gap = json.loads(stream.next("gap"))

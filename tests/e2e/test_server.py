@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.e2e.serving import PATIENCE, Client
 
 ROOT = Path(__file__).parents[2]

@@ -46,7 +46,9 @@ def test_a_connector_of_ones_own(installed: Path, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
     config = tmp_path / "gateway.yaml"
-    config.write_text(f"services: {{batch: {{mq_type: Spool, options: {{folder: {spool}}}, queues: {{jobs: {{}}}}}}}}\n")
+    config.write_text(
+        f"services: {{batch: {{mq_type: Spool, options: {{folder: {spool}}}, queues: {{jobs: {{}}}}}}}}\n"
+    )
     root = str(Path(__file__).parents[2])
     answer = subprocess.run(
         [sys.executable, "-c", _PROGRAM, str(config)],

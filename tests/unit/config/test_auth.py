@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from app.config.auth import AuthSettings
 from pydantic import ValidationError
+
+from app.config.auth import AuthSettings
 
 
 def test_defaults_to_nobody_known_and_nobody_from_outside() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from app.config.destination import QueueSettings, TopicSettings
 from pydantic import ValidationError
+
+from app.config.destination import QueueSettings, TopicSettings
 
 
 def test_queues_are_persistent_and_topics_are_not() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import diraccfg
 import pytest
-from app.config.dirac_cfg import CfgSection, parse_cfg
-from app.config.errors import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from app.config.dirac_cfg import CfgSection, parse_cfg
+from app.config.errors import ConfigError
 
 
 def _plain(section: CfgSection) -> dict[str, object]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from app.config.dirac_cfg import parse_cfg
 from app.config.dirac_services import GridPlaces, map_services
 from app.config.document import Document

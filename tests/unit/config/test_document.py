@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
+
 from app.config.document import Document, Value, anchored, merged, text
 from app.config.errors import Place
 

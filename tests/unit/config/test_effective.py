@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
+
 from app.config.effective import MASK, effective_yaml
 from app.config.settings import Settings
 

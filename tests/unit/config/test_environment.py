@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from app.config.environment import read_environment
 from app.config.errors import ConfigError
 

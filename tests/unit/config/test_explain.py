@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from app.config.document import Document
 from app.config.errors import Place
 from app.config.explain import explain
 from app.config.settings import Settings
-from pydantic import ValidationError
 
 
 def _explained(values: dict[str, Any]) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
+
 from app.config import limits
 from app.config.limits import DEFAULT_MEMORY, LimitSettings
-from pydantic import ValidationError
 
 
 def test_defaults_of_the_contract() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+
 from app.config.loader import ConfigError, check_exposure, load_settings
 from app.config.settings import Settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from app.config.schema import option_names, section_at, sections_in
 from app.config.section import Section
 from app.config.settings import QueueSettings, ServiceSettings, Settings, TlsSettings

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from app.config.section import EMPTY_ALLOWED, ReadableFile, ReadableFolder, Section, TextList, only
 from pydantic import Field, ValidationError
+
+from app.config.section import EMPTY_ALLOWED, ReadableFile, ReadableFolder, Section, TextList, only
 
 
 class _Inner(Section):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from app.config.server import ServerSettings
 from pydantic import ValidationError
+
+from app.config.server import ServerSettings
 
 
 def test_defaults_of_the_contract() -> None:

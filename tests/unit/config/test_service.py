@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr, ValidationError
+
 from app.config.destination import QueueSettings, TopicSettings
 from app.config.service import ServiceSettings, TlsSettings, parse_address
 from app.domain.uri import MqUri
-from pydantic import SecretStr, ValidationError
 
 
 def _service(**options: Any) -> ServiceSettings:

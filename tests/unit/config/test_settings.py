@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from pydantic import ValidationError
+
 from app.config.schema import option_names, sections_in
 from app.config.section import Section
 from app.config.settings import ServiceSettings, Settings
-from pydantic import ValidationError
 
 
 def _sections(section: type[Section]) -> Iterator[type[Section]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from app.config.errors import ConfigError, Place
 from app.config.toml_file import parse_toml
 

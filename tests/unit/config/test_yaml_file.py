@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from app.config.errors import ConfigError, Place
 from app.config.yaml_file import parse_yaml, read_text
 
