@@ -1,0 +1,77 @@
+"""The description of the API against the tables it describes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from openapi_spec_validator import validate
+
+from app.api import events, publish_request
+from app.api.openapi import document
+from app.api.paths import METHODS, Kind
+from app.api.problems import TABLE
+from app.domain.errors import Code
+
+PATHS = {
+    Kind.SERVICES: "/mq",
+    Kind.SERVICE: "/mq/{service}",
+    Kind.DESTINATION: "/mq/{service}/{type}/{name}",
+    Kind.EVENTS: "/mq/{service}/{type}/{name}/events",
+}
+
+
+@pytest.fixture(scope="module")
+def described() -> dict[str, Any]:
+    return document("/gw")
+
+
+def test_it_is_valid_openapi_31(described: dict[str, Any]) -> None:
+    assert described["openapi"].startswith("3.1.")
+    validate(described)
+
+
+def test_the_server_is_where_clients_see_it(described: dict[str, Any]) -> None:
+    assert described["servers"] == [{"url": "/gw"}]
+    assert document("")["servers"] == [{"url": "/"}]
+
+
+@pytest.mark.parametrize("kind", PATHS, ids=lambda kind: kind.name)
+def test_every_method_is_described(described: dict[str, Any], kind: Kind) -> None:
+    verbs = {"GET", "POST", "PUT", "DELETE"}
+    found = {verb.upper() for verb in described["paths"][PATHS[kind]]} & verbs
+    assert found == set(METHODS[kind]) & verbs
+
+
+def _parameters(described: dict[str, Any], path: str, method: str) -> set[tuple[str, str]]:
+    found = described["paths"][path][method]["parameters"]
+    return {(one["in"], one["name"]) for one in found if "$ref" not in one}
+
+
+def test_every_parameter_is_described(described: dict[str, Any]) -> None:
+    publish = _parameters(described, PATHS[Kind.DESTINATION], "post")
+    labels = {("header", label) for _, label, _ in publish_request.PROPERTIES.values()}
+    assert labels | {("query", "confirm"), ("query", "timeout"), ("header", "Mq-Header-{name}")} <= publish
+    stream = _parameters(described, PATHS[Kind.EVENTS], "get")
+    assert {("query", name) for name in events.PARAMETERS} | {("header", "Last-Event-ID")} == stream
+
+
+def test_every_code_is_in_the_closed_set(described: dict[str, Any]) -> None:
+    assert described["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == [code.value for code in Code]
+
+
+def test_every_status_of_a_problem_is_described(described: dict[str, Any]) -> None:
+    statuses = {
+        status
+        for paths in described["paths"].values()
+        for verb in paths.values()
+        if isinstance(verb, dict)
+        for status in verb.get("responses", {})
+    }
+    # Without authentication nobody gets 401, and a described method never answers 405.
+    assert {str(status) for status, _ in TABLE.values()} - {"401", "405"} <= statuses
+
+
+def test_the_log_of_examples_is_of_use(described: dict[str, Any]) -> None:
+    examples = described["paths"][PATHS[Kind.EVENTS]]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    assert "retry: " in examples["examples"]["topic"]["value"]
