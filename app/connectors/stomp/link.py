@@ -15,7 +15,7 @@ from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext
 from app.connectors.stomp.addresses import Address, resolve
 from app.connectors.stomp.backoff import Backoff
-from app.connectors.stomp.session import Session
+from app.connectors.stomp.session import Session, has_backslash
 from app.connectors.stomp.tls import client_context
 from app.domain.errors import BrokerUnavailable, Draining
 from app.domain.link import TRANSITIONS, LinkError, LinkFailed, LinkFault, LinkState, LinkStatus
@@ -27,11 +27,44 @@ async def open_session(
     settings: ServiceSettings, address: Address, epoch: int, on_event: Callable[[str], None]
 ) -> Session:
     """One attempt at one address within `connect_timeout`; raises LinkFailed with the reason."""
+    context = _tls_context(settings, address)
+    if not has_backslash(settings):
+        return await _open(settings, address, epoch, on_event, context)
+    # STOMP 1.2 wants CONNECT without escapes, and ActiveMQ reads it so; RabbitMQ reads escapes there too, and
+    # who it is is only known afterwards.
+    try:
+        return await _open(settings, address, epoch, on_event, context, escaped=True)
+    except LinkFailed as fault:
+        if fault.fault not in {LinkFault.AUTH_FAILED, LinkFault.VHOST_DENIED, LinkFault.CLOSED_BY_BROKER}:
+            raise
+        first = fault
+    try:
+        return await _open(settings, address, epoch, on_event, context)
+    except LinkFailed as fault:
+        # RabbitMQ closes without a word on the second form: what it said to the first is the reason.
+        raise (first if fault.fault is LinkFault.CLOSED_BY_BROKER else fault) from None
+
+
+def _tls_context(settings: ServiceSettings, address: Address) -> ssl.SSLContext | None:
+    try:
+        return client_context(settings.tls) if settings.tls is not None else None
+    except OSError as error:
+        raise LinkFailed(LinkFault.TLS, f"{address.name}: our certificate files: {error}") from None
+
+
+async def _open(
+    settings: ServiceSettings,
+    address: Address,
+    epoch: int,
+    on_event: Callable[[str], None],
+    context: ssl.SSLContext | None,
+    *,
+    escaped: bool = False,
+) -> Session:
     session = Session(epoch, address, on_event)
     try:
-        context = client_context(settings.tls) if settings.tls is not None else None
         async with asyncio.timeout(settings.connect_timeout):
-            await session.connect(settings, context)
+            await session.connect(settings, context, escaped=escaped)
     except BaseException as error:
         session.abort(LinkFailed(LinkFault.INTERNAL, "the attempt was given up"))
         if isinstance(error, OSError | LinkFailed):

@@ -24,6 +24,7 @@ from app.domain.link import LinkFailed, LinkFault
 
 logger = logging.getLogger("mq_gateway.stomp")
 
+_LINE_END = re.compile(r"[\r\n\0]")
 _QUOTED = re.compile(r"'([^']*)'")
 _MAX_ERROR_TEXT = 500
 
@@ -68,27 +69,34 @@ class Session:
 
     # Opening and closing.
 
-    async def connect(self, settings: ServiceSettings, context: ssl.SSLContext | None) -> None:
-        """TCP, TLS and CONNECT; the caller sets the deadline. Raises LinkFailed, OSError, ssl.SSLError."""
+    async def connect(
+        self, settings: ServiceSettings, context: ssl.SSLContext | None, *, escaped: bool = False
+    ) -> None:
+        """TCP, TLS and CONNECT; the caller sets the deadline. Raises LinkFailed, OSError, ssl.SSLError.
+
+        `escaped` doubles the backslashes of the login, against the specification but as RabbitMQ reads it.
+        """
         server_name = settings.tls.server_name if settings.tls is not None else None
         await self.transport.open(self.address, context, server_name)
-        self._send_connect(settings)
+        self._send_connect(settings, escaped=escaped)
         connected = await self._connected
         self.dialect = recognise(connected.headers.get("server", ""), settings.max_frame_bytes)
         if connected.headers.get("version") != "1.2":
             raise LinkFailed(LinkFault.VERSION, "the broker does not speak STOMP 1.2")
         self._start_heartbeats(connected.headers.get(stomp.HDR_HEARTBEAT, "0,0"), settings.heartbeat_ms)
 
-    def _send_connect(self, settings: ServiceSettings) -> None:
-        self.transport.vhost = settings.vhost
+    def _send_connect(self, settings: ServiceSettings, *, escaped: bool) -> None:
+        vhost, user, password, client_id = (
+            value.replace("\\", "\\\\") if escaped and value is not None else value for value in login_of(settings)
+        )
+        self.transport.vhost = vhost or "/"
         self.transport.current_host_and_port = (self.address.name, self.address.port)
         outgoing, incoming = settings.heartbeat_ms
         headers = {stomp.HDR_HEARTBEAT: f"{outgoing},{incoming}"}
-        if settings.client_id is not None:
-            headers["client-id"] = settings.client_id
-        password = settings.password.get_secret_value() if settings.password is not None else None
+        if client_id is not None:
+            headers["client-id"] = client_id
         # CONNECT and not STOMP: only its headers go out without escapes, as section "Value Encoding" wants them.
-        self._protocol.connect(settings.user, password, headers=headers, with_connect_command=True)
+        self._protocol.connect(user, password, headers=headers, with_connect_command=True)
 
     def _start_heartbeats(self, offered: str, wanted: tuple[int, int]) -> None:
         broker = tuple(part.strip() for part in offered.split(","))
@@ -230,6 +238,20 @@ class Session:
         if not self.closed.done():
             self.closed.set_result(fault)
         self.confirms.fail_all(ConnectionLost, f"the connection was lost before the broker confirmed: {fault}")
+
+
+def login_of(settings: ServiceSettings) -> tuple[str, str | None, str | None, str | None]:
+    """Virtual host, user, password and client id; raises LinkFailed where one would end its line in CONNECT."""
+    password = settings.password.get_secret_value() if settings.password is not None else None
+    login = (settings.vhost, settings.user, password, settings.client_id)
+    if any(value is not None and _LINE_END.search(value) for value in login):
+        raise LinkFailed(LinkFault.AUTH_FAILED, "vhost, user, password or client_id has a line end or NUL")
+    return login
+
+
+def has_backslash(settings: ServiceSettings) -> bool:
+    """Whether brokers may read this login differently."""
+    return any(value is not None and "\\" in value for value in login_of(settings))
 
 
 def error_text(frame: Frame) -> str:
