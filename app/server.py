@@ -182,13 +182,24 @@ class GatewayServer(uvicorn.Server):
             self.exit_code = 1
         if self.lifespan.should_exit or self.force_exit:
             return
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(self._connection, sock=each, backlog=self.config.backlog) for each in sockets or ()
-        ]
+        try:
+            await self._listen(sockets or [])
+        except OSError as error:  # another process was quicker
+            logger.error("cannot listen: %s", error.strerror or error)  # noqa: TRY400
+            await self._end_lifespan()
+            self.exit_code = 1
+            return
         self.started = True
         if not self.should_exit and sockets:
-            self._on_started(url_of(sockets[0]))
+            url = url_of(sockets[0])
+            logger.info("listening on %s", url)
+            self._on_started(url)
+
+    async def _listen(self, sockets: list[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(self._connection, sock=each, backlog=self.config.backlog) for each in sockets
+        ]
 
     def _connection(self) -> GatewayProtocol:
         return GatewayProtocol(self.config, self.server_state, self.lifespan.state)

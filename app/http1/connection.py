@@ -150,6 +150,7 @@ class Connection(HttpToolsProtocol):
         elif what is _IDLE or what is _BODY:
             self._deadline.start(self.rules.idle_timeout)
         elif what is _LINGER:
+            self._stall.lift()  # from here on this deadline asks for progress
             self._unsent = self.transport.get_write_buffer_size()
             self._deadline.start(self.rules.write_timeout if self._unsent else LINGER_SECONDS)
         else:

@@ -138,6 +138,7 @@ class TinyApp:
         await send({"type": "http.response.body", "body": b"x" * (4 << 20), "more_body": True})
         seen.body = b"%d" % extension["write_buffer_size"]()
         extension["abort"]()
+        await send({"type": "http.response.body", "body": b"too late"})
 
     async def on_big(self, seen: Seen, receive: Any, send: Any) -> None:
         """Eight MiB in one piece."""

@@ -113,9 +113,10 @@ class TestDeadlines:
             hasty.emptied()
             assert len(client.rest()) < 8 << 20
 
-    def test_a_reader_that_takes_little_is_not(self, hasty: Served) -> None:
+    @pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
+    def test_a_reader_that_takes_little_is_not(self, hasty: Served, connection: bytes) -> None:
         with _narrow(hasty) as client:
-            client.send(_get(b"/big", b"Connection: close"))
+            client.send(_get(b"/big", b"Connection: " + connection))
             size = 0
             begun = time.monotonic()
             while piece := client.sock.recv(16384):

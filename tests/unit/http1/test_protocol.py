@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httptools
 import pytest
 
+from app.http1 import protocol
 from tests.e2e.serving import PATIENCE, Served, segments, serving
 
 HOST = b"Host: 127.0.0.1\r\n"
@@ -158,3 +160,36 @@ def test_what_two_readers_could_read_differently_is_refused(shared: Served, raw:
         assert response.headers["connection"] == "close"
         assert client.rest() == b""
     assert all(not seen.complete for seen in shared.app.seen[before:])
+
+
+def test_an_absolute_target_overrules_the_host(shared: Served) -> None:
+    shared.ask(b"GET http://real:80/echo?q=1 HTTP/1.1\r\nHost: other\r\nX-A: b \r\n\r\n")
+    seen = shared.app.seen[-1]
+    assert seen.headers == [(b"x-a", b"b"), (b"host", b"real:80")]
+    assert (seen.path, seen.scope["raw_path"], seen.scope["query_string"]) == ("/echo", b"/echo", b"q=1")
+
+
+def test_trailers_do_not_become_headers(shared: Served) -> None:
+    body = b"3\r\nabc\r\n0\r\nAuthorization: Bearer x\r\n\r\n"
+    assert shared.ask(_post(b"Transfer-Encoding: chunked", body=body)).body == b"abc"
+    assert {name for name, _ in shared.app.seen[-1].headers} == {b"host", b"transfer-encoding"}
+
+
+@pytest.mark.parametrize("path", [b"/mq/a%2Fb", b"/gw/mq/a%2Fb"])
+def test_the_prefix_of_a_proxy_may_be_there_or_not(path: bytes) -> None:
+    with serving(root_path="/gw") as served:
+        assert served.ask(b"GET " + path + b" HTTP/1.1\r\n" + HOST + b"\r\n").status == 200
+        scope = served.app.seen[0].scope
+        assert (scope["path"], scope["raw_path"], scope["root_path"]) == ("/gw/mq/a/b", b"/gw/mq/a%2Fb", "/gw")
+
+
+def test_a_large_body_comes_whole(shared: Served) -> None:
+    body = bytes(range(256)) * 16_384
+    assert shared.ask(_post(b"Content-Length: %d" % len(body), body=body)).body == body
+
+
+def test_a_defect_in_a_callback_is_logged_and_refused(caplog: pytest.LogCaptureFixture) -> None:
+    error = httptools.HttpParserCallbackError("callback")
+    error.__context__ = LookupError("a defect")
+    assert protocol._reason(error).status == 400
+    assert "a defect" in caplog.text
