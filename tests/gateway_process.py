@@ -21,6 +21,12 @@ _ROOT = Path(__file__).parents[1]
 _PASSED_ON = ("PATH", "LANG", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
 
 
+def child_environment(home: Path, **more: str) -> dict[str, str]:
+    """The environment for a gateway in a process: a home of its own, measured by coverage where the tests are."""
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {**kept, "HOME": str(home), **more}
+
+
 class GatewayProcess:
     """`python -m app serve`. `url` is the base URL without a slash at its end; `log` holds all it wrote."""
 
@@ -46,12 +52,11 @@ class GatewayProcess:
 
     def _spawn(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         command = [sys.executable, "-m", "app", "serve", "--port", str(self.port), *arguments]
-        kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
                 cwd=_ROOT,
-                env={**kept, "HOME": str(self.log.parent), **environment},
+                env=child_environment(self.log.parent, **environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -177,8 +178,10 @@ class StompClient:
             self.abort()
 
     def abort(self) -> None:
-        """Reset the connection at once."""
-        self._writer.transport.abort()
+        """Reset the connection at once; nothing where it is gone."""
+        # asyncio before 3.11.5 forgets the protocol of a TLS transport that is closed twice, and abort() then fails.
+        with contextlib.suppress(AttributeError):
+            self._writer.transport.abort()
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import IO, TypeVar
@@ -16,6 +17,9 @@ from tests.brokers.broker import Broker
 from tests.brokers.process import wait_for_keepers
 
 _END_SECONDS = 20
+_PREFIX = "mqgw-"
+#: A folder this old, in seconds, with a free lock is what a killed run left.
+_REMAINS_SECONDS = 3600
 B = TypeVar("B", bound=Broker)
 
 
@@ -30,7 +34,8 @@ class Run:
     @classmethod
     def begin(cls) -> Run:
         """Begin a run: only the process that began it may end it."""
-        run = cls(Path(tempfile.mkdtemp(prefix="mqgw-")))
+        _remove_remains()
+        run = cls(Path(tempfile.mkdtemp(prefix=_PREFIX)))
         (run.folder / "keepers").mkdir()
         run._lock = (run.folder / "lock").open("w")
         fcntl.flock(run._lock, fcntl.LOCK_EX)
@@ -73,8 +78,16 @@ class Run:
         broker.share()
         return broker
 
-    @contextmanager
+    @contextlib.contextmanager
     def _only_one(self, name: str) -> Iterator[None]:
         with (self.folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _remove_remains() -> None:
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/lock"):
+        with contextlib.suppress(OSError), lock.open() as file:
+            if time.time() - lock.stat().st_mtime > _REMAINS_SECONDS:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
