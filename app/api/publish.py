@@ -111,7 +111,8 @@ def _check_size(request: PublishRequest, limits: LimitSettings) -> None:
     if len(request.headers) > limits.max_headers:
         raise HeadersTooLarge(f"{len(request.headers)} message headers, at most {limits.max_headers} are allowed")
     for name, value in request.headers.items():
-        if len(name) + len(value.encode()) > limits.header_bytes:
+        # A lone surrogate from a JSON escape has no bytes of its own; it is refused where values are checked.
+        if len(name) + len(value.encode(errors="surrogatepass")) > limits.header_bytes:
             raise HeadersTooLarge(f"message header {name[:64]!r} has more than {limits.header_bytes} bytes")
 
 
