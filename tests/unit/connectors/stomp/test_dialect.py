@@ -1,0 +1,281 @@
+"""What differs between brokers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.config.settings import QueueSettings, TopicSettings
+from app.connectors.base import Destination
+from app.connectors.stomp.dialect import ActiveMQ, Artemis, Dialect, RabbitMQ, line_bytes, recognise
+from app.connectors.stomp.frames import Frame, encode
+from app.domain.errors import BodyTooLarge, InvalidHeader, InvalidName, NotSupportedByBroker
+from app.domain.message import Publication
+from app.domain.uri import MqUri
+from tests import stomp_frames
+
+NOW = 1_700_000_000.5
+
+
+def _queue(name: str = "jobs", **settings: Any) -> Destination:
+    return Destination(MqUri.parse(f"s::Queues::{name}"), QueueSettings.model_validate(settings))
+
+
+def _topic(name: str = "status", **settings: Any) -> Destination:
+    return Destination(MqUri.parse(f"s::Topics::{name}"), TopicSettings.model_validate(settings))
+
+
+def _publication(body: bytes = b"x", **fields: Any) -> Publication:
+    return Publication(body=body, message_id="m-1", **fields)
+
+
+@pytest.mark.parametrize(
+    ("server", "kind", "max_frame"),
+    [
+        ("RabbitMQ/3.10.8", RabbitMQ, None),
+        ("RabbitMQ/3.12.1", RabbitMQ, None),
+        ("RabbitMQ/3.12.2", RabbitMQ, 4 << 20),
+        ("RabbitMQ/3.13.0-rc.1", RabbitMQ, 4 << 20),
+        ("rabbitmq/4.1", RabbitMQ, 4 << 20),
+        ("RabbitMQ", RabbitMQ, None),
+        ("ActiveMQ/5.17.2", ActiveMQ, 100 << 20),
+        ("ActiveMQ-Artemis/2.31.0 ActiveMQ Artemis Messaging Engine", Artemis, None),
+        ("apache-apollo/1.7", Dialect, None),
+        ("", Dialect, None),
+    ],
+)
+def test_brokers_are_recognised_by_what_they_call_themselves(
+    server: str, kind: type[Dialect], max_frame: int | None
+) -> None:
+    dialect = recognise(server)
+    assert type(dialect) is kind
+    assert (dialect.server, dialect.max_frame) == (server, max_frame)
+
+
+@pytest.mark.parametrize("server", ["RabbitMQ/4.0.1", "ActiveMQ/5.17.2", "ActiveMQ-Artemis/2", "other"])
+def test_a_configured_frame_size_wins(server: str) -> None:
+    assert recognise(server, 1000).max_frame == 1000
+
+
+# Destinations.
+
+
+@pytest.mark.parametrize(
+    ("dialect", "destination", "path"),
+    [
+        (Dialect(), _queue(), "/queue/jobs"),
+        (Dialect(), _topic(), "/topic/status"),
+        (ActiveMQ(), _queue("a/b"), "/queue/a/b"),
+        (ActiveMQ(), _queue("amq.x"), "/queue/amq.x"),
+        (RabbitMQ(), _queue("a/b"), "/queue/a%2Fb"),
+        (RabbitMQ(), _topic("a/b"), "/topic/a%2Fb"),
+        (RabbitMQ(), _queue("a/b", declare=False), "/amq/queue/a%2Fb"),
+        (RabbitMQ(), _queue("amq.x", declare=False), "/amq/queue/amq.x"),
+        (RabbitMQ(), _topic("amq.x"), "/topic/amq.x"),
+        (RabbitMQ(), _topic("a", declare=False), "/topic/a"),
+        (RabbitMQ(), _queue("amq.x", destination="/exchange/logs/app.#"), "/exchange/logs/app.#"),
+        (ActiveMQ(), _queue(destination="/queue/a?x=1"), "/queue/a?x=1"),
+    ],
+)
+def test_paths(dialect: Dialect, destination: Destination, path: str) -> None:
+    assert dialect.path(destination) == path
+
+
+def test_a_queue_that_rabbitmq_would_not_declare_is_refused_and_not_tried() -> None:
+    with pytest.raises(InvalidName, match=r"amq\."):
+        RabbitMQ().path(_queue("amq.x"))
+
+
+@pytest.mark.parametrize("name", ["a%2Fb", "a%2fb", "%2F"])
+def test_a_literal_percent_2f_would_be_another_queue(name: str) -> None:
+    with pytest.raises(InvalidName, match="%2F"):
+        RabbitMQ().check_name(MqUri.parse(f"s::Queues::{name}"))
+    ActiveMQ().check_name(MqUri.parse(f"s::Queues::{name}"))
+
+
+@pytest.mark.parametrize("name", [" a", "a ", "\u00a0a", " "])
+def test_white_space_at_the_ends_would_be_another_queue(name: str) -> None:
+    for dialect in (Dialect(), ActiveMQ(), Artemis()):
+        with pytest.raises(InvalidName, match="white space"):
+            dialect.check_name(MqUri.parse(f"s::Queues::{name}"))
+    RabbitMQ().check_name(MqUri.parse(f"s::Queues::{name}"))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path", "uri"),
+    [
+        (Dialect(), "/queue/a", "s::Queues::a"),
+        (ActiveMQ(), "/topic/a/b", "s::Topics::a/b"),
+        (RabbitMQ(), "/queue/a%2Fb", "s::Queues::a/b"),
+        (RabbitMQ(), "/queue/", None),
+        (RabbitMQ(), "/reply-queue/amq.gen-1", None),
+        (ActiveMQ(), "/remote-temp-queue/ID:1", None),
+        (ActiveMQ(), "/queue/a,b", None),
+        (ActiveMQ(), "/queue/a?x=1", None),
+        (ActiveMQ(), "/queue/a::b", None),
+        (Dialect(), "queue/a", None),
+        (Dialect(), "", None),
+    ],
+)
+def test_the_mq_uri_behind_a_path(dialect: Dialect, path: str, uri: str | None) -> None:
+    found = dialect.uri_of("s", path)
+    assert (None if found is None else str(found)) == uri
+
+
+@given(st.from_regex(r"[a-z/:.%]{1,20}", fullmatch=True).filter(lambda name: "::" not in name and "%2f" not in name))
+def test_a_name_comes_back_as_it_went(name: str) -> None:
+    for dialect in (Dialect(), RabbitMQ(), ActiveMQ()):
+        uri = MqUri.parse(f"s::Topics::{name}")
+        assert dialect.uri_of("s", dialect.path(Destination(uri, TopicSettings()))) == uri
+    assert "/" not in RabbitMQ().quote(name)
+
+
+# Frames.
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: NOW)
+
+
+def _full() -> Publication:
+    return _publication(
+        headers={"JobID": "1"},
+        correlation_id="c",
+        type="t",
+        priority=0,
+        persistent=True,
+        ttl_ms=1500,
+        reply_to=MqUri.parse("s::Queues::a/b"),
+    )
+
+
+COMMON = {
+    "JobID": "1",
+    "mq-message-id": "m-1",
+    "correlation-id": "c",
+    "type": "t",
+    "priority": "0",
+    "persistent": "true",
+}
+
+
+@pytest.mark.usefixtures("still")
+@pytest.mark.parametrize(
+    ("dialect", "own"),
+    [
+        (Dialect(), {"expires": "1700000002000", "reply-to": "/queue/a/b"}),
+        (ActiveMQ(), {"expires": "1700000002000", "reply-to": "/queue/a/b"}),
+        (Artemis(), {"expires": "1700000002000", "reply-to": "/queue/a/b"}),
+        (RabbitMQ(), {"expiration": "1500", "reply-to": "/queue/a%2Fb", "amqp-message-id": "m-1"}),
+    ],
+)
+def test_the_typed_fields_in_each_brokers_words(dialect: Dialect, own: dict[str, str]) -> None:
+    assert dialect.send_headers(_full()) == {**COMMON, **own}
+
+
+def test_what_was_not_asked_for_is_not_sent() -> None:
+    assert Dialect().send_headers(_publication()) == {"mq-message-id": "m-1"}
+    assert RabbitMQ().send_headers(_publication()) == {"mq-message-id": "m-1", "amqp-message-id": "m-1"}
+
+
+def test_the_callers_headers_are_copied_and_never_win() -> None:
+    own = {"mq-message-id": "forged", "a": "1"}
+    assert Dialect().send_headers(_publication(headers=own))["mq-message-id"] == "m-1"
+    assert own == {"mq-message-id": "forged", "a": "1"}
+
+
+@pytest.mark.parametrize("field", [{"delay_ms": 1}, {"group": "g"}])
+@pytest.mark.parametrize("dialect", [Dialect(), RabbitMQ(), ActiveMQ(), Artemis()])
+def test_what_no_broker_has_a_word_for_is_refused(dialect: Dialect, field: dict[str, Any]) -> None:
+    with pytest.raises(NotSupportedByBroker):
+        dialect.send_headers(_publication(**field))
+
+
+def test_queue_arguments_are_rabbitmqs() -> None:
+    quorum = _queue(arguments={"x-queue-type": "quorum"})
+    assert RabbitMQ().declare_headers(quorum) == {"x-queue-type": "quorum"}
+    assert RabbitMQ().subscribe_headers(quorum, 5) == {"x-queue-type": "quorum", "prefetch-count": "5"}
+    assert RabbitMQ().subscribe_headers(quorum, None) == {"x-queue-type": "quorum"}
+    assert ActiveMQ().declare_headers(quorum) == {}
+    assert ActiveMQ().subscribe_headers(quorum, 5) == {"activemq.prefetchSize": "5"}
+    assert Artemis().subscribe_headers(quorum, 5) == {}
+    assert Dialect().subscribe_headers(_topic(), None) == {}
+
+
+def test_the_arguments_of_the_configuration_are_copied() -> None:
+    quorum = _queue(arguments={"x-queue-type": "quorum"})
+    RabbitMQ().declare_headers(quorum)["receipt"] = "r1"
+    assert quorum.settings.arguments == {"x-queue-type": "quorum"}
+
+
+# Limits.
+
+ESCAPED = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]) | st.sampled_from(":\\"), max_size=60)
+
+
+def _frame_bytes(path: str, headers: dict[str, str], publication: Publication) -> int:
+    """What really goes out, with the largest receipt id there will ever be."""
+    every = {
+        **headers,
+        "destination": path,
+        "content-type": publication.content_type,
+        "content-length": str(len(publication.body)),
+        "receipt": "r" + "9" * 15,
+    }
+    escaped = {name: stomp_frames._escape(value) for name, value in every.items()}
+    return len(encode(Frame("SEND", escaped, publication.body)))
+
+
+@given(
+    ESCAPED, st.dictionaries(st.from_regex("[a-z]{1,9}", fullmatch=True), ESCAPED, max_size=4), st.binary(max_size=99)
+)
+def test_no_frame_above_the_brokers_limit_passes(path: str, headers: dict[str, str], body: bytes) -> None:
+    publication = _publication(body, content_type='a/b; c=":::::::::::::::::::::::::::::::::::::::::::::::::::::"')
+    size = _frame_bytes(path, headers, publication)
+    with pytest.raises(BodyTooLarge):
+        recognise("RabbitMQ/4.0", size - 1).check_frame(path, headers, publication)
+    recognise("RabbitMQ/4.0", size + 128).check_frame(path, headers, publication)
+    recognise("RabbitMQ/3.10.8").check_frame(path, headers, publication)
+
+
+@given(ESCAPED)
+def test_a_line_is_measured_as_it_is_encoded(value: str) -> None:
+    assert line_bytes("name", value) == len(f"name:{stomp_frames._escape(value)}\n".encode())
+
+
+@pytest.mark.parametrize(("dialect", "limit"), [(Dialect(), 10240), (ActiveMQ(), 10240), (RabbitMQ(), 102_400)])
+def test_a_header_line_the_broker_would_not_read_is_refused(dialect: Dialect, limit: int) -> None:
+    colons = (limit - len("JobID:\n")) // 2
+    dialect.check_frame("/queue/a", {"JobID": ":" * colons}, _publication())
+    with pytest.raises(InvalidHeader, match=f"this broker takes {limit}") as caught:
+        dialect.check_frame("/queue/a", {"JobID": ":" * (colons + 1)}, _publication())
+    assert caught.value.errors[0].where == "JobID"
+
+
+@pytest.mark.parametrize("name", ["correlation-id", "type", "reply-to", "app-id", "amqp-message-id"])
+def test_a_property_of_amqp_has_255_bytes(name: str) -> None:
+    RabbitMQ().check_frame("/queue/a", {name: "é" * 127 + "x"}, _publication())
+    with pytest.raises(InvalidHeader, match="255 bytes") as caught:
+        RabbitMQ().check_frame("/queue/a", {name: "é" * 128}, _publication())
+    assert caught.value.errors[0].where == name
+    ActiveMQ().check_frame("/queue/a", {name: "é" * 128}, _publication())
+
+
+@pytest.mark.parametrize(
+    ("dialect", "headers", "expected"),
+    [
+        (Dialect(), {"mq-message-id": "ours", "message-id": "broker"}, "ours"),
+        (Dialect(), {"message-id": "broker", "amqp-message-id": "amqp"}, "broker"),
+        (Dialect(), {}, ""),
+        (RabbitMQ(), {"mq-message-id": "ours", "amqp-message-id": "amqp", "message-id": "broker"}, "ours"),
+        (RabbitMQ(), {"amqp-message-id": "amqp", "message-id": "broker"}, "amqp"),
+        (RabbitMQ(), {"message-id": "broker"}, "broker"),
+        (RabbitMQ(), {}, ""),
+    ],
+)
+def test_message_ids(dialect: Dialect, headers: dict[str, str], expected: str) -> None:
+    assert dialect.message_id(headers) == expected
