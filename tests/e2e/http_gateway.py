@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,13 @@ class Served:
     def metric(self, name: str, **labels: str) -> float:
         """The present value of a metric; 0 where it has none yet."""
         return self.gateway.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what no event tells of: a metric, a count of tasks."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 @dataclass
