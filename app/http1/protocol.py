@@ -49,6 +49,7 @@ class GatewayProtocol(Connection):
         self.parser = httptools.HttpRequestParser(self)  # without uvicorn's lenient_data_after_close
         self._unframed = 0  # bytes received that were neither a whole head nor a body
         self._unparsed = b""  # waits until no request waits for the answer to another one
+        self._objection: Refused | None = None  # what a callback of the parser has against the head
         self._held = False  # this head wants another protocol: it is parsed again without that wish
 
     def data_received(self, data: bytes) -> None:
@@ -64,7 +65,7 @@ class GatewayProtocol(Connection):
         except Refused as refused:
             self._refuse(refused)
         except httptools.HttpParserError as error:
-            self._refuse(_reason(error))
+            self._refuse(self._objection or _complaint(error))
         else:
             if self._unframed > self.rules.head_bytes:
                 self._refuse(_unframed(self.rules.head_bytes))
@@ -85,6 +86,7 @@ class GatewayProtocol(Connection):
                 at += len(piece)
             except httptools.HttpParserUpgrade as upgrade:
                 at += upgrade.args[0]
+            if self._held:
                 self._parse_again()
 
     def _parse_again(self) -> None:
@@ -112,8 +114,12 @@ class GatewayProtocol(Connection):
             self._held = True
             return
         version = self.parser.get_http_version()
-        target = read_target(self.url)
-        expects = examine(version, target, self.headers, self.rules)
+        try:
+            target = read_target(self.url)
+            expects = examine(version, target, self.headers, self.rules)
+        except Refused as refused:
+            self._objection = refused  # the parser may lose it: it only keeps one context of an exception
+            raise
         self._describe(version, target)
         self._head_open = False
         self._unframed = self._discarded = 0
@@ -214,11 +220,8 @@ def _unframed(limit: int) -> Refused:
     return too_large(f"More than {limit} bytes without a whole head or a body.")
 
 
-def _reason(error: httptools.HttpParserError) -> Refused:
-    """Our own refusal out of a callback, or what the parser says. It names no bytes of the client."""
-    cause = error.__context__
-    if isinstance(cause, Refused):
-        return cause
+def _complaint(error: httptools.HttpParserError) -> Refused:
+    """What the parser says; it names no bytes of the client."""
     if isinstance(error, httptools.HttpParserCallbackError):
-        logger.error("a callback of the parser failed", exc_info=cause)
+        logger.error("a callback of the parser failed", exc_info=error)
     return malformed(f"This is no HTTP request: {error}.")

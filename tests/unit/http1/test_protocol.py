@@ -78,6 +78,11 @@ def test_a_wish_in_the_middle_of_a_pipeline_changes_nothing(shared: Served, size
     assert [seen.path for seen in shared.app.seen[before:]] == ["/echo", "/echo", "/next", "/echo"]
 
 
+def test_a_head_is_judged_with_a_wish_as_without_one(shared: Served) -> None:
+    response = shared.ask(_post(*UPGRADE, *(b"X-%d: a" % number for number in range(128))))
+    assert (response.status, response.problem["code"]) == (431, "headers_too_large")
+
+
 def test_connection_options_besides_the_wish_are_kept(shared: Served) -> None:
     shared.ask(_post(b"Connection: Upgrade, X-Other", b"Upgrade: h2c", b"X-Other: 1"))
     headers = dict(shared.app.seen[-1].headers)
@@ -191,5 +196,5 @@ def test_a_large_body_comes_whole(shared: Served) -> None:
 def test_a_defect_in_a_callback_is_logged_and_refused(caplog: pytest.LogCaptureFixture) -> None:
     error = httptools.HttpParserCallbackError("callback")
     error.__context__ = LookupError("a defect")
-    assert protocol._reason(error).status == 400
+    assert protocol._complaint(error).status == 400
     assert "a defect" in caplog.text
