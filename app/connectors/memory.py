@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 
 from app.config.settings import ServiceSettings
@@ -17,19 +19,41 @@ from app.domain.link import LinkState, LinkStatus
 from app.domain.message import Message, Publication
 from app.domain.uri import MqUri
 
-#: Bounds of one queue.
+#: Bounds of everything the queues of one service hold, delivered and not yet acked messages included.
 MAX_MESSAGES = 100_000
 MAX_BYTES = 256 << 20
+#: What a message costs beside its body and headers: the objects around them.
+_MESSAGE_BYTES = 512
 
 
 @dataclass(slots=True)
 class _Stored:
     message: Message
+    size: int
     expires_at: float | None
 
     @property
     def expired(self) -> bool:
         return self.expires_at is not None and time.time() >= self.expires_at
+
+
+class _Room:
+    """What all queues of a service share: a message is in it from its publish until its end."""
+
+    def __init__(self) -> None:
+        self._messages = 0
+        self._bytes = 0
+
+    def has_place(self, stored: _Stored) -> bool:
+        return self._messages < MAX_MESSAGES and self._bytes + stored.size <= MAX_BYTES
+
+    def enter(self, stored: _Stored) -> None:
+        self._messages += 1
+        self._bytes += stored.size
+
+    def leave(self, stored: _Stored) -> None:
+        self._messages -= 1
+        self._bytes -= stored.size
 
 
 @dataclass(slots=True, eq=False)
@@ -46,78 +70,108 @@ class _Consumer:
 class _Queue:
     """Messages wait here until a consumer with credit takes them, in turns."""
 
-    def __init__(self) -> None:
-        self.waiting: deque[_Stored] = deque()
-        self.consumers: deque[_Consumer] = deque()
-        self._bytes = 0
+    def __init__(self, room: _Room) -> None:
+        self._room = room
+        self._waiting: deque[_Stored] = deque()
+        self._consumers: deque[_Consumer] = deque()
         self._tokens = count(1)
+        self._dispatching = False
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting and not self._consumers
 
     def put(self, stored: _Stored) -> None:
-        size = len(stored.message.body)
-        if len(self.waiting) >= MAX_MESSAGES or self._bytes + size > MAX_BYTES:
-            raise Overloaded("the queue in memory is full", retry_after=1)
-        self._bytes += size
-        self.waiting.append(stored)
-        self.dispatch()
+        self._room.enter(stored)
+        self._waiting.append(stored)
+        self._dispatch()
 
-    def give_back(self, stored: _Stored) -> None:
+    def drop_expired(self) -> None:
+        """As RabbitMQ does, only at the head: what waits behind an older message waits with it."""
+        while self._waiting and self._waiting[0].expired:
+            self._room.leave(self._waiting.popleft())
+
+    def join(self, consumer: _Consumer) -> None:
+        self._consumers.append(consumer)
+        self._dispatch()
+
+    def part(self, consumer: _Consumer) -> None:
+        """What this consumer did not ack goes to the others, in its old order."""
+        if consumer in self._consumers:
+            self._consumers.remove(consumer)
+        for stored in reversed(consumer.unacked.values()):
+            self._give_back(stored)
+        consumer.unacked.clear()
+        self._dispatch()
+
+    def ack(self, consumer: _Consumer, token: str) -> bool:
+        stored = consumer.unacked.pop(token, None)
+        if stored is None:
+            return False
+        self._room.leave(stored)
+        self._dispatch()
+        return True
+
+    def nack(self, consumer: _Consumer, token: str) -> bool:
+        stored = consumer.unacked.pop(token, None)
+        if stored is None:
+            return False
+        self._give_back(stored)
+        self._dispatch()
+        return True
+
+    def _give_back(self, stored: _Stored) -> None:
         stored.message = replace(stored.message, redelivered=True)
-        self._bytes += len(stored.message.body)
-        self.waiting.appendleft(stored)
+        self._waiting.appendleft(stored)
 
-    def dispatch(self) -> None:
-        while self.waiting and (consumer := self._next_consumer()) is not None:
-            stored = self.waiting.popleft()
-            self._bytes -= len(stored.message.body)
-            if not stored.expired:
-                self._hand_over(consumer, stored)
+    def _dispatch(self) -> None:
+        if self._dispatching:  # a listener that acks at once: the loop below goes on with what that set free
+            return
+        self._dispatching = True
+        try:
+            self.drop_expired()
+            while self._waiting and (consumer := self._next_consumer()) is not None:
+                self._hand_over(consumer, self._waiting.popleft())
+                self.drop_expired()
+        finally:
+            self._dispatching = False
 
     def _next_consumer(self) -> _Consumer | None:
-        for _ in range(len(self.consumers)):
-            self.consumers.rotate(-1)
-            if self.consumers[-1].has_credit:
-                return self.consumers[-1]
+        for _ in range(len(self._consumers)):
+            self._consumers.rotate(-1)
+            if self._consumers[-1].has_credit:
+                return self._consumers[-1]
         return None
 
     def _hand_over(self, consumer: _Consumer, stored: _Stored) -> None:
         token = str(next(self._tokens))
-        if consumer.prefetch is not None:
+        if consumer.prefetch is None:
+            self._room.leave(stored)
+        else:
             consumer.unacked[token] = stored
         consumer.listener.on_message(Delivery(stored.message, token, 1))
 
 
 class _QueueSubscription(Subscription):
-    def __init__(self, queue: _Queue, consumer: _Consumer) -> None:
+    def __init__(self, queue: _Queue, consumer: _Consumer, on_close: Callable[[], None]) -> None:
         self._queue = queue
         self._consumer = consumer
+        self._on_close = on_close
 
     def ack(self, delivery: Delivery) -> bool:
-        if self._consumer.unacked.pop(delivery.token, None) is None:
-            return False
-        self._queue.dispatch()
-        return True
+        return self._queue.ack(self._consumer, delivery.token)
 
     def nack(self, delivery: Delivery) -> bool:
-        stored = self._consumer.unacked.pop(delivery.token, None)
-        if stored is None:
-            return False
-        self._queue.give_back(stored)
-        self._queue.dispatch()
-        return True
+        return self._queue.nack(self._consumer, delivery.token)
 
     async def close(self, timeout: float) -> None:
-        if self._consumer in self._queue.consumers:
-            self._queue.consumers.remove(self._consumer)
-        for stored in reversed(self._consumer.unacked.values()):
-            self._queue.give_back(stored)
-        self._consumer.unacked.clear()
-        self._queue.dispatch()
+        self._queue.part(self._consumer)
+        self._on_close()
 
 
 class _TopicSubscription(Subscription):
-    def __init__(self, listeners: list[Listener], listener: Listener) -> None:
-        self._listeners = listeners
-        self._listener = listener
+    def __init__(self, on_close: Callable[[], None]) -> None:
+        self._on_close = on_close
 
     def ack(self, delivery: Delivery) -> bool:
         return False
@@ -126,8 +180,7 @@ class _TopicSubscription(Subscription):
         return False
 
     async def close(self, timeout: float) -> None:
-        if self._listener in self._listeners:
-            self._listeners.remove(self._listener)
+        self._on_close()
 
 
 class MemoryMQConnector(MQConnector):
@@ -135,6 +188,7 @@ class MemoryMQConnector(MQConnector):
 
     def __init__(self, service: str, settings: ServiceSettings, context: ConnectorContext) -> None:
         super().__init__(service, settings, context)
+        self._room = _Room()
         self._queues: dict[MqUri, _Queue] = {}
         self._topics: dict[MqUri, list[Listener]] = {}
         self._state, self._since = LinkState.CONNECTING, time.time()
@@ -171,25 +225,53 @@ class MemoryMQConnector(MQConnector):
         self.check(destination, publication)
         message = _as_received(destination.uri, publication)
         if destination.uri.is_queue:
-            ttl = publication.ttl_ms
-            expires_at = None if ttl is None else time.time() + ttl / 1000
-            self._queues.setdefault(destination.uri, _Queue()).put(_Stored(message, expires_at))
+            self._store(message, publication.ttl_ms)
         else:
             for number, listener in enumerate(list(self._topics.get(destination.uri, ())), 1):
                 listener.on_message(Delivery(message, str(number), 1))
 
+    def _store(self, message: Message, ttl_ms: int | None) -> None:
+        expires_at = None if ttl_ms is None else time.time() + ttl_ms / 1000
+        stored = _Stored(message, _size(message), expires_at)
+        if not self._room.has_place(stored):
+            self._drop_expired()
+        if not self._room.has_place(stored):
+            raise Overloaded("the queues in memory are full", retry_after=1)
+        self._queue(message.mq_uri).put(stored)
+
+    def _queue(self, uri: MqUri) -> _Queue:
+        return self._queues.setdefault(uri, _Queue(self._room))
+
+    def _drop_expired(self) -> None:
+        for uri, queue in list(self._queues.items()):
+            queue.drop_expired()
+            self._drop_idle(uri)
+
+    def _drop_idle(self, uri: MqUri) -> None:
+        # Where undeclared destinations are allowed, names come without end.
+        if uri in self._queues and self._queues[uri].is_idle:
+            del self._queues[uri]
+
     async def subscribe(
         self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
     ) -> Subscription:
-        if not destination.uri.is_queue:
-            listeners = self._topics.setdefault(destination.uri, [])
-            listeners.append(listener)
-            return _TopicSubscription(listeners, listener)
-        queue = self._queues.setdefault(destination.uri, _Queue())
+        uri = destination.uri
+        if not uri.is_queue:
+            self._topics.setdefault(uri, []).append(listener)
+            return _TopicSubscription(partial(self._leave_topic, uri, listener))
+        queue = self._queue(uri)
         consumer = _Consumer(listener, prefetch if acknowledge else None)
-        queue.consumers.append(consumer)
-        queue.dispatch()
-        return _QueueSubscription(queue, consumer)
+        queue.join(consumer)
+        return _QueueSubscription(queue, consumer, partial(self._drop_idle, uri))
+
+    def _leave_topic(self, uri: MqUri, listener: Listener) -> None:
+        left = [other for other in self._topics.pop(uri, ()) if other is not listener]
+        if left:
+            self._topics[uri] = left
+
+
+def _size(message: Message) -> int:
+    return _MESSAGE_BYTES + len(message.body) + sum(len(name) + len(text) for name, text in message.headers.items())
 
 
 def _as_received(uri: MqUri, publication: Publication) -> Message:
