@@ -71,11 +71,8 @@ class Guard:
         name = _host_name(host)
         if name in self._hosts or name == "localhost" or name.endswith(".localhost"):
             return True
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return address.is_loopback or str(address) == local_address
+        address = _address(name)
+        return address is not None and (address.is_loopback or address == _address(local_address or ""))
 
     def check_method(self, headers: RequestHeaders, method: str) -> None:
         """A page from elsewhere sends no unsafe request unless its origin is on the allow-list."""
@@ -135,6 +132,15 @@ def _permitted(names: Iterable[str]) -> list[str]:
     """Of the header names a page asks for, those it may set. A `*` would not cover them with credentials."""
     clean = (name.strip().lower() for name in names)
     return [name for name in clean if name in ALLOWED_HEADERS or name.startswith(ALLOWED_HEADER_PREFIXES)]
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address a text is, if it is one; an IPv4 address as a socket for both families tells it is IPv4."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _host_name(host: bytes) -> str:

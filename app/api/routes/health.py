@@ -6,9 +6,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from app.api.context import Context
+from app.api.problems import DEFAULT_RETRY_AFTER
 
 READY = "ready"
 _NO_STORE = {"cache-control": "no-store"}
+_LATER = {**_NO_STORE, "retry-after": str(DEFAULT_RETRY_AFTER)}
 
 
 def router(context: Context) -> APIRouter:
@@ -20,7 +22,7 @@ def router(context: Context) -> APIRouter:
         """200 while the loop turns; 503 after a failure that only a restart heals. A broker down is none."""
         if context.failure is None:
             return JSONResponse({"status": "live"}, headers=_NO_STORE)
-        return JSONResponse({"status": "failed", "detail": context.failure}, 503, _NO_STORE)
+        return JSONResponse({"status": "failed", "detail": context.failure}, 503, _LATER)
 
     @routes.get("/ready")
     async def ready(_request: Request) -> JSONResponse:
@@ -28,7 +30,8 @@ def router(context: Context) -> APIRouter:
         gateway = context.running
         links = {} if gateway is None else gateway.link_states()
         status = _readiness(context)
-        return JSONResponse({"status": status, "services": links}, 200 if status == READY else 503, _NO_STORE)
+        body = {"status": status, "services": links}
+        return JSONResponse(body, headers=_NO_STORE) if status == READY else JSONResponse(body, 503, _LATER)
 
     return routes
 

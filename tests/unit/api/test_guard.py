@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -175,3 +176,26 @@ def test_only_preflights_are_preflights() -> None:
     assert guard.preflight(_headers(origin=ORIGIN)) is None
     with pytest.raises(Forbidden):
         guard.preflight(_headers(origin="https://evil.example", access_control_request_method="POST"))
+
+
+def test_with_authentication_any_name_may_lead_here() -> None:
+    settings = Settings()
+    auth = settings.auth.model_copy(update={"mode": "token"})
+    Guard(settings.model_copy(update={"auth": auth})).check_host(_headers(host="any.example"), None)
+
+
+@pytest.mark.parametrize(
+    ("local", "host", "ours"),
+    [
+        ("::ffff:10.0.0.5", "10.0.0.5:8080", True),
+        ("10.0.0.5", "[::ffff:10.0.0.5]", True),
+        ("2001:db8::1", "[2001:DB8:0::1]:80", True),
+        ("::", "[::ffff:127.0.0.1]", True),
+        ("::", "10.0.0.5", False),
+        ("/run/gateway.sock", "10.0.0.5", False),
+        (None, "10.0.0.5", False),
+    ],
+)
+def test_the_address_a_connection_came_in_on_is_ours(local: str | None, host: str, ours: bool) -> None:
+    with nullcontext() if ours else pytest.raises(Forbidden):
+        _guard().check_host(_headers(host=host), local)

@@ -18,6 +18,7 @@ async def _ask(context: Context, path: str) -> tuple[int, dict[str, Any]]:
     endpoint = cast("Callable[..., Awaitable[JSONResponse]]", cast("APIRoute", route).endpoint)
     response = await endpoint(None)
     assert response.headers["cache-control"] == "no-store"
+    assert ("retry-after" in response.headers) is (response.status_code == 503)
     return response.status_code, json.loads(bytes(response.body))
 
 
