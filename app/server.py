@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import faulthandler
 import logging
-import resource
 import signal
 import socket
 import threading
@@ -18,6 +17,7 @@ import uvicorn
 import uvloop
 
 from app.config.settings import Settings
+from app.http1.descriptors import connections_for
 from app.http1.protocol import GatewayProtocol
 from app.http1.rules import GatewayState, Rules
 from app.http1.sockets import listen, reset, url_of
@@ -27,10 +27,6 @@ logger = logging.getLogger("mq_gateway.server")
 App = Callable[..., Awaitable[None]]
 Drain = Callable[[], Awaitable[None]]
 
-#: Descriptors (count) that are not for clients: brokers, files, the loop itself.
-RESERVED_DESCRIPTORS = 256
-#: More descriptors than this are not asked for, where the hard limit is as good as infinite.
-_MOST_DESCRIPTORS = 1 << 20
 #: Seconds for requests to notice that their connection has been aborted, and again for their cancellation.
 TASK_SECONDS = 1.0
 #: Seconds for the application to close its links at the end, and where a second signal has come.
@@ -59,7 +55,7 @@ def run(app: App, settings: Settings, on_started: Callable[[str], None] | None =
     except OSError as error:
         logger.error("cannot listen on %s port %d: %s", host, port, error.strerror or error)  # noqa: TRY400
         return 1
-    connections = _connections(settings.limits.streams)
+    connections = connections_for(settings.limits.streams)
     rules = Rules.of(settings.server, settings.limits, connections=connections)
     server = GatewayServer(app, settings, rules, on_started or _ignore)
     with server.capture_signals(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -69,31 +65,6 @@ def run(app: App, settings: Settings, on_started: Callable[[str], None] | None =
 
 def _ignore(url: str) -> None:
     """Nobody asked where the server listens."""
-
-
-def _connections(streams: int) -> int:
-    """How many connections (count) the descriptors allow; warns where that is less than `streams`."""
-    soft = raise_descriptor_limit()
-    if soft < streams + RESERVED_DESCRIPTORS:
-        logger.warning(
-            "limits.streams is %d, but the descriptor limit of %d leaves %d for connections: "
-            "raise it (ulimit -n, LimitNOFILE) to %d",
-            streams,
-            soft,
-            max(soft - RESERVED_DESCRIPTORS, 1),
-            streams + RESERVED_DESCRIPTORS,
-        )
-    return max(soft - RESERVED_DESCRIPTORS, 1)
-
-
-def raise_descriptor_limit() -> int:
-    """Raises the soft limit of open descriptors to the hard one; returns the soft limit (count)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return _MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return wanted
 
 
 class GatewayServer(uvicorn.Server):

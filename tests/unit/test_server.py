@@ -1,10 +1,9 @@
-"""What of the server needs no process: descriptors, signals out of season, a port that is taken late."""
+"""What of the server needs no process: signals out of season, a port that is taken late."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import signal
 import socket
 import threading
@@ -14,7 +13,7 @@ import pytest
 from app.config.settings import Settings
 from app.http1.rules import Rules
 from app.http1.sockets import listen
-from app.server import GatewayServer, _connections, raise_descriptor_limit
+from app.server import GatewayServer
 from tests.e2e.serving import PATIENCE, TinyApp
 
 
@@ -22,36 +21,6 @@ def _server(started: list[str]) -> GatewayServer:
     settings = Settings.model_validate({"server": {"port": 0, "drain_seconds": 1}})
     rules = Rules.of(settings.server, settings.limits, connections=10)
     return GatewayServer(TinyApp(), settings, rules, started.append)
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ((100, 400), 400),
-        ((400, 400), 400),
-        ((100, resource.RLIM_INFINITY), 1 << 20),
-        ((100, 1 << 30), 1 << 20),
-        ((1 << 29, 1 << 30), 1 << 29),
-        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 1 << 20),
-    ],
-)
-def test_the_soft_limit_is_raised_never_lowered(
-    monkeypatch: pytest.MonkeyPatch, before: tuple[int, int], after: int
-) -> None:
-    asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: before)
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
-    assert raise_descriptor_limit() == after
-    assert asked == ([(after, before[1])] if before[0] == 100 else [])
-
-
-@pytest.mark.parametrize(("soft", "connections", "warns"), [(1000, 744, False), (999, 743, True), (10, 1, True)])
-def test_descriptors_bound_the_connections(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, soft: int, connections: int, warns: bool
-) -> None:
-    monkeypatch.setattr("app.server.raise_descriptor_limit", lambda: soft)
-    assert _connections(744) == connections
-    assert ("limits.streams is 744" in caplog.text) is warns
 
 
 async def test_a_signal_before_the_loop_is_not_lost() -> None:
