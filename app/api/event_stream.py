@@ -51,6 +51,8 @@ class Patience:
 class _Connection:
     """What the server's seam tells of the connection; without the seam (another server) what ASGI tells."""
 
+    __slots__ = ("_exchange", "_on_gone", "abort", "forget", "is_closing", "unsent")
+
     def __init__(self, exchange: Exchange, on_gone: Callable[[], None]) -> None:
         seam = exchange.seam
         self.abort: Callable[[], None] = seam.get("abort", _nothing)
@@ -71,6 +73,8 @@ class _Connection:
 
 class EventStream:
     """Writes what a reader has to a client until one of them ends."""
+
+    __slots__ = ("_connection", "_exchange", "_gone", "_idle", "_patience", "_reader", "_sent")
 
     def __init__(self, exchange: Exchange, reader: Reader, patience: Patience, sent: Callable[[int], None]) -> None:
         self._exchange = exchange

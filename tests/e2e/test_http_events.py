@@ -252,3 +252,21 @@ async def test_connecting_and_leaving_leaves_nothing_behind(served: Served) -> N
     await until(lambda: len(asyncio.all_tasks()) <= before + 1)
     assert await _streams(served) == 0
     assert (await served.client.get(JOBS)).json()["readers"] == 0
+
+
+async def test_what_a_stalled_reader_did_not_take_goes_back_to_the_queue(served: Served) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(b"GET %b/events HTTP/1.1\r\nHost: localhost\r\n\r\n" % JOBS.encode())
+    await until(lambda: served.metric("mq_gateway_streams", service="demo", type="Queues") == 1)
+    for number in range(60):
+        await served.client.post(JOBS, content=b"%d " % number + b"x" * 200_000)
+    await until(lambda: served.metric("mq_gateway_streams_closed_total", reason="stalled") == 1)
+    # What was handed to the socket is gone with it, as `ack=auto` says; everything else is still there, in order.
+    handed = int(served.metric("mq_gateway_events_delivered_total", service="demo", type="Queues"))
+    assert handed < 60
+    async with served.stream(f"{JOBS}/events?format=envelope") as events:
+        left = [(await events.message()).json for _ in range(60 - handed)]
+    assert [int(message["body"].split()[0]) for message in left] == list(range(handed, 60))
+    assert left[0]["redelivered"] is True
+    writer.close()
