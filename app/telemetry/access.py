@@ -48,13 +48,21 @@ class Access:
         return known
 
 
+#: Asked for every few seconds by probes and scrapers.
+PROBES = ("/health/", "/metrics")
+
+
+def _usual_level(path: str) -> int:
+    return logging.DEBUG if path.startswith(PROBES) else logging.INFO
+
+
 def log(access: Access) -> None:
-    """Write the line, at WARNING for a failure of ours and at INFO for everything else.
+    """Write the line, at WARNING for a failure of ours, at DEBUG for probes and at INFO for everything else.
 
     The record is made by hand: `Logger.info` walks the stack for the caller's line, which costs more than all
     the rest of the line and always finds this one.
     """
-    level = logging.WARNING if access.status >= 500 else logging.INFO
+    level = logging.WARNING if access.status >= 500 else _usual_level(access.path)
     if not LOGGER.isEnabledFor(level):
         return
     record = logging.LogRecord(LOGGER.name, level, __file__, 0, "request", None, None)

@@ -83,10 +83,6 @@ class QueueingHandler(logging.Handler):
         self._lines = lines
         self.dropped = 0
 
-    def createLock(self) -> None:  # noqa: N802 - the name is logging's
-        """No lock: the queue has its own."""
-        self.lock = None
-
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the line, preceded by how many were lost before it. Formatting is the writer's work."""
         if self._lines.qsize() >= QUEUE_LINES:
