@@ -1,6 +1,6 @@
 # The gateway as an image: an interpreter, one virtual environment, a user without rights.
 # It needs no writable file system and no capability; docker-compose.yml runs it without either.
-ARG PYTHON=3.12
+ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore

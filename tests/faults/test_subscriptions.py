@@ -49,6 +49,7 @@ async def test_what_a_subscription_asks_for(subject: Connect) -> None:
         asked = await peer.frame("SUBSCRIBE")
         assert asked["ack"] == "auto"
         assert "prefetch-count" not in asked.headers
+        assert (asked["exclusive"], asked["auto-delete"], asked["durable"]) == ("true", "true", "false")
         await it.consume(queue("existing", declare=False))
         assert (await peer.frame("SUBSCRIBE"))["destination"] == "/amq/queue/existing"
 

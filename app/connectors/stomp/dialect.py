@@ -175,6 +175,14 @@ class RabbitMQ(Dialect):
     def ttl(self, milliseconds: int) -> Headers:
         return {"expiration": str(milliseconds)}
 
+    def subscribe_headers(self, destination: Destination, prefetch: int | None) -> Headers:
+        headers = Dialect.subscribe_headers(self, destination, prefetch)
+        if not destination.uri.is_queue and destination.settings.destination is None:
+            # The queue behind a Topic's subscription goes with the connection; RabbitMQ 4 deprecates transient
+            # queues that are not exclusive.
+            headers |= {"exclusive": "true", "auto-delete": "true", "durable": "false"}
+        return headers
+
     def send_headers(self, publication: Publication) -> Headers:
         headers = Dialect.send_headers(self, publication)
         headers["amqp-message-id"] = publication.message_id
