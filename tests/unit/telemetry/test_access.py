@@ -49,3 +49,20 @@ def test_nothing_is_made_for_a_level_that_is_off(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING, LOGGER.name):
         access.log(_access())
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "level"),
+    [
+        ("/health/live", 200, logging.DEBUG),
+        ("/health/ready", 503, logging.WARNING),
+        ("/metrics", 200, logging.DEBUG),
+        ("/healthy", 404, logging.INFO),
+    ],
+)
+def test_probes_that_are_content_are_not_worth_a_line(
+    caplog: pytest.LogCaptureFixture, path: str, status: int, level: int
+) -> None:
+    with caplog.at_level(logging.DEBUG, LOGGER.name):
+        access.log(_access(status, path))
+    assert [record.levelno for record in caplog.records] == [level]
