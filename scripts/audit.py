@@ -25,17 +25,21 @@ def fresh(constraints: Path, stamp: Path, now: float) -> bool:
     return answered > constraints.stat().st_mtime and now - answered < DAY
 
 
-def findings(answer: str) -> list[str] | None:
-    """One line for each vulnerability in pip-audit's JSON; None where the answer is not an audit."""
+def findings(answer: str) -> tuple[list[str], list[str]] | None:
+    """One line for each vulnerability in pip-audit's JSON, and the packages the database does not know.
+
+    None where the answer is not an audit.
+    """
     try:
         packages = json.loads(answer)["dependencies"]
     except (json.JSONDecodeError, KeyError, TypeError):
         return None
-    return [
+    vulnerable = [
         f"{package['name']} {package['version']}: {found['id']}, fixed in {', '.join(found['fix_versions']) or 'none'}"
         for package in packages
         for found in package.get("vulns", [])
     ]
+    return vulnerable, [package["name"] for package in packages if "skip_reason" in package]
 
 
 def ask(constraints: Path) -> str:
@@ -55,9 +59,13 @@ def main(constraints: Path, stamp: Path) -> int:
     if found is None:
         print("WARNING: dependencies not audited, the advisory database did not answer", file=sys.stderr)
         return 0
-    if found:
-        print("vulnerable dependencies:", *found, sep="\n  ", file=sys.stderr)
+    vulnerable, unknown = found
+    if vulnerable:
+        print("vulnerable dependencies:", *vulnerable, sep="\n  ", file=sys.stderr)
         return 1
+    if unknown:
+        print(f"WARNING: {len(unknown)} dependencies not audited, {unknown[0]} among them", file=sys.stderr)
+        return 0
     stamp.touch()
     print("audit: no known vulnerability")
     return 0

@@ -10,7 +10,8 @@ import pytest
 
 from scripts import audit
 
-CLEAN = json.dumps({"dependencies": [{"name": "a", "version": "1", "vulns": []}, {"name": "b", "skip_reason": "x"}]})
+CLEAN = json.dumps({"dependencies": [{"name": "a", "version": "1", "vulns": []}]})
+UNKNOWN = json.dumps({"dependencies": [{"name": "b", "skip_reason": "not found"}]})
 BAD = json.dumps(
     {"dependencies": [{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2", "3"]}]}]}
 )
@@ -19,19 +20,22 @@ BAD = json.dumps(
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (CLEAN, []),
-        (BAD, ["a 1: CVE-1, fixed in 2, 3"]),
+        (CLEAN, ([], [])),
+        (BAD, (["a 1: CVE-1, fixed in 2, 3"], [])),
+        (UNKNOWN, ([], ["b"])),
         ("", None),
         ("[]", None),
         ("no route to host", None),
         ("{}", None),
     ],
 )
-def test_findings(answer: str, expected: list[str] | None) -> None:
+def test_findings(answer: str, expected: tuple[list[str], list[str]] | None) -> None:
     assert audit.findings(answer) == expected
 
 
-@pytest.mark.parametrize(("answer", "code", "remembered"), [(CLEAN, 0, True), (BAD, 1, False), ("", 0, False)])
+@pytest.mark.parametrize(
+    ("answer", "code", "remembered"), [(CLEAN, 0, True), (BAD, 1, False), (UNKNOWN, 0, False), ("", 0, False)]
+)
 def test_only_a_clean_answer_is_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, remembered: bool
 ) -> None:
