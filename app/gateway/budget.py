@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from app.domain.errors import Overloaded
 
+#: Seconds for which what is held elsewhere is taken as known: counting goes through every ring and reader.
+_KNOWN_FOR = 0.1
+
+
+def _nothing(_wanted: int) -> None:
+    """Where nobody can give way."""
+
 
 class Budget:
-    """Bodies in flight are reserved; what rings and queues hold is asked for when it matters."""
+    """Bodies in flight are reserved; rings and queues are counted anew from time to time, and before a refusal.
 
-    def __init__(self, limit: int, held_elsewhere: Callable[[], int]) -> None:
+    `give_way` is asked to free that many bytes elsewhere before anything is refused.
+    """
+
+    def __init__(
+        self, limit: int, held_elsewhere: Callable[[], int], give_way: Callable[[int], None] = _nothing
+    ) -> None:
         self._limit = limit
         self._held_elsewhere = held_elsewhere
+        self._give_way = give_way
+        self._held = 0
+        self._known_until = 0.0
         self.reserved = 0
 
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:
         """Hold `size` bytes for the length of the block; raises Overloaded where they are not to be had."""
-        if self.reserved + size + self._held_elsewhere() > self._limit:
-            raise Overloaded(f"more than {self._limit} bytes are in flight and buffered", retry_after=1)
+        if time.monotonic() >= self._known_until:
+            self._count()
+        if self._lacking(size) > 0:
+            self._make_place(size)
         self.reserved += size
         try:
             yield
         finally:
             self.reserved -= size
+
+    def _lacking(self, size: int) -> int:
+        return self.reserved + size + self._held - self._limit
+
+    def _count(self) -> None:
+        self._held = self._held_elsewhere()
+        self._known_until = time.monotonic() + _KNOWN_FOR
+
+    def _make_place(self, size: int) -> None:
+        self._count()
+        # What only the rings' end would free is not asked of them.
+        if 0 < self._lacking(size) <= self._held:
+            self._give_way(self._lacking(size))
+            self._count()
+        if self._lacking(size) > 0:
+            raise Overloaded(f"more than {self._limit} bytes are in flight and buffered", retry_after=1)

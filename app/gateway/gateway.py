@@ -7,6 +7,7 @@ async with Gateway.from_files("dirac.cfg") as gateway:
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
@@ -16,14 +17,15 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 from app.config.loader import load_settings
 from app.config.settings import Settings
 from app.connectors.base import Destination
-from app.domain.errors import Draining, FieldError, InvalidHeader
+from app.domain.errors import BodyTooLarge, Draining, FieldError, InvalidHeader
 from app.domain.link import LinkState
 from app.domain.message import Message, Publication, Published
-from app.domain.uri import MqUri
+from app.domain.uri import DestinationType, MqUri
 from app.gateway.budget import Budget
 from app.gateway.messengers import Consumer, Producer
 from app.gateway.registry import Registry
@@ -31,7 +33,7 @@ from app.gateway.stream import Counts, Reader, StreamRequest
 from app.gateway.streams import Streams
 from app.gateway.views import DestinationView, ServiceView, destination_view, service_view
 from app.telemetry.metrics import Metrics
-from app.wire.headers import check_content_type, check_headers, check_value
+from app.wire.headers import check_publication
 from app.wire.payload import check_json, is_json
 
 #: Seconds for RECEIPTs, give-backs and DISCONNECT when the gateway closes.
@@ -52,7 +54,9 @@ class Gateway:
         self._counts: dict[MqUri, Counts] = {}
         self._streams = Streams(self.metrics, self._count)
         self._registry = Registry(settings, self.metrics, self._on_state)
-        self._budget = Budget(settings.limits.memory, self._streams.buffered)
+        self._budget = Budget(settings.limits.memory, self._streams.buffered, self._streams.give_way)
+        #: Weak: a consumer nobody holds any more has ended by itself.
+        self._consumers: WeakSet[Consumer] = WeakSet()
 
     @classmethod
     def from_files(cls, *files: str | Path) -> Self:
@@ -65,7 +69,7 @@ class Gateway:
             self.metrics.buffer_bytes.labels(name).set_function(partial(self._streams.buffered, name))
             for topic, settings in connector.settings.topics.items():
                 if settings.keep:
-                    uri = MqUri.parse(f"{name}::Topics::{topic}")
+                    uri = MqUri(name, DestinationType.TOPICS, topic)
                     self._streams.keep(Destination(uri, settings), settings, connector)
         return self
 
@@ -73,6 +77,7 @@ class Gateway:
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         self.draining = True
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers), return_exceptions=True)
         await self._streams.close()
         await self._registry.close(CLOSE_DEADLINE)
 
@@ -86,6 +91,10 @@ class Gateway:
 
     def _on_state(self, service: str, state: LinkState) -> None:
         self._streams.tell_link(service, state)
+
+    def _refuse_new_work(self) -> None:
+        if self.draining:
+            raise Draining("the gateway is shutting down", retry_after=1)
 
     # Publishing.
 
@@ -101,12 +110,10 @@ class Gateway:
 
     def check(self, destination: Destination, publication: Publication) -> None:
         """Everything that could make a broker close the shared connection is refused here; raises BadRequest."""
-        check_headers(publication.headers)
-        check_content_type(publication.content_type)
-        for name, value in (("correlation-id", publication.correlation_id), ("type", publication.type)):
-            if value is not None:
-                check_value(name, value)
-        check_value("message-id", publication.message_id)
+        check_publication(publication)
+        limit = self.body_limit(destination)
+        if len(publication.body) > limit:
+            raise BodyTooLarge(f"the body has {len(publication.body)} bytes, this destination takes {limit}")
         self._check_reply_to(destination, publication.reply_to)
         if destination.settings.check_json and is_json(publication.content_type):
             check_json(publication.body)
@@ -129,11 +136,10 @@ class Gateway:
         `timeout` in seconds covers the waiting for a link that is connecting and for the RECEIPT. Raises
         BadRequest, Unavailable (both: nothing was sent), BrokerRejected or OutcomeUnknown.
         """
-        if self.draining:
-            raise Draining("the gateway is shutting down", retry_after=1)
+        self._refuse_new_work()
         self.check(destination, publication)
         connector = self._registry.connector(destination.uri.service)
-        with self._budget.reserve(len(publication.body)):
+        with self._budget.reserve(_size(publication)):
             await connector.publish(destination, publication, timeout=timeout, confirm=confirm)
         self._count(destination.uri).published += 1
         return Published(
@@ -147,10 +153,12 @@ class Gateway:
 
     async def open_stream(self, destination: Destination, request: StreamRequest, *, timeout: float) -> Reader:
         """A reader of a destination, once the broker took the subscription; raises Unavailable, BrokerRejected."""
-        if self.draining:
-            raise Draining("the gateway is shutting down", retry_after=1)
+        self._refuse_new_work()
         connector = self._registry.connector(destination.uri.service)
-        return await self._streams.open(destination, connector, request, timeout)
+        reader = await self._streams.open(destination, connector, request, timeout)
+        if self.draining:  # it began while the broker was asked
+            reader.end("drain")
+        return reader
 
     # DIRAC's two calls.
 
@@ -168,6 +176,7 @@ class Gateway:
         destination = self.resolve(MqUri.parse(mq_uri))
         consumer = Consumer(destination, callback)
         await consumer.open(self._registry.connector(destination.uri.service), timeout)
+        self._consumers.add(consumer)
         return consumer
 
     # Looking.
@@ -179,11 +188,15 @@ class Gateway:
     def service(self, name: str) -> ServiceView:
         """One service with its declared destinations and those in use; raises UnknownService."""
         connector = self._registry.connector(name)
-        declared = [f"{name}::Queues::{queue}" for queue in connector.settings.queues]
-        declared += [f"{name}::Topics::{topic}" for topic in connector.settings.topics]
-        uris = dict.fromkeys(MqUri.parse(text) for text in declared)
-        uris.update(dict.fromkeys(uri for uri in self._counts if uri.service == name))
-        return service_view(connector, [self.destination_view(self.resolve(uri)) for uri in uris])
+        uris = [MqUri(name, DestinationType.QUEUES, queue) for queue in connector.settings.queues]
+        uris += [MqUri(name, DestinationType.TOPICS, topic) for topic in connector.settings.topics]
+        used = (uri for uri in self._counts if uri.service == name)
+        # Not resolved: one name that this broker would refuse must not hide the others.
+        found = {uri: connector.settings.destination(uri) for uri in (*uris, *used)}
+        views = [
+            self.destination_view(Destination(uri, settings)) for uri, settings in found.items() if settings is not None
+        ]
+        return service_view(connector, views)
 
     def destination_view(self, destination: Destination) -> DestinationView:
         """One destination with its counters."""
@@ -202,3 +215,7 @@ class Gateway:
         """Begin the end: no new work, streams end after what they have queued."""
         self.draining = True
         self._streams.end_all("drain")
+
+
+def _size(publication: Publication) -> int:
+    return len(publication.body) + sum(len(name) + len(value) for name, value in publication.headers.items())

@@ -30,8 +30,8 @@ class QueueReader(Reader):
 
     @property
     def buffered(self) -> int:
-        """Bytes waiting here."""
-        return sum(len(delivery.message.body) for delivery in self._waiting)
+        """Bytes waiting here or on their way into the socket."""
+        return sum(len(delivery.message.body) for held in (self._waiting, self._handing) for delivery in held)
 
     # What the connector calls.
 

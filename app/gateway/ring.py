@@ -9,15 +9,18 @@ import re
 import secrets
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 
 from app.domain.message import Message
 from app.domain.uri import MqUri
 from app.wire import sse
 
 #: What a position looks like; anything else from a client is no position of ours.
-POSITION = re.compile(r"(?P<epoch>[0-9A-Za-z_-]{6,16})\.(?P<number>\d{1,15})")
+POSITION = re.compile(r"(?P<epoch>[0-9A-Za-z_-]{6,16})\.(?P<number>[0-9]{1,15})")
 #: What an entry costs beside its bytes: the objects around them.
 _ENTRY_BYTES = 512
+#: Bytes of joined slices kept for readers at the same place; readers at many places must not multiply the ring.
+_MEMO_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -54,13 +57,19 @@ class Ring:
     def __init__(self, uri: MqUri, max_events: int, max_bytes: int) -> None:
         self.uri = uri
         self.epoch = secrets.token_urlsafe(6)
-        self.bytes = 0
+        self._held = 0
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._entries: deque[Entry] = deque()
         self._last = 0
         self._last_evicted_gap = 0
         self._slices: dict[tuple[int, str, int], Slice] = {}
+        self._joined = 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held: messages, what is encoded of them, and what is joined for readers."""
+        return self._held + self._joined
 
     @property
     def last(self) -> int:
@@ -77,7 +86,7 @@ class Ring:
         return f"{self.epoch}.{cursor}"
 
     def append(self, message: Message) -> None:
-        self._append(message, len(message.body))
+        self._append(message, _message_bytes(message))
 
     def append_gap(self) -> None:
         """The link was lost: whoever reads across this place is told."""
@@ -86,21 +95,36 @@ class Ring:
     def _append(self, message: Message | None, size: int) -> None:
         self._last += 1
         self._entries.append(Entry(self._last, message))
-        self.bytes += size + _ENTRY_BYTES
-        self._slices.clear()
-        self._evict()
+        self._held += size + _ENTRY_BYTES
+        self._forget_slices()
+        while len(self._entries) > self._max_events or self._held > self._max_bytes:
+            if not self._evict():
+                break
 
-    def _evict(self) -> None:
-        # The newest stays whatever its size: it is about to be delivered.
-        while len(self._entries) > 1 and (len(self._entries) > self._max_events or self.bytes > self._max_bytes):
-            entry = self._entries.popleft()
-            self.bytes -= _cost(entry)
-            if entry.message is None:
-                self._last_evicted_gap = entry.number
+    def _evict(self) -> bool:
+        """Let the oldest go; False where only the newest is left: it stays whatever its size, to be delivered."""
+        if len(self._entries) <= 1:
+            return False
+        entry = self._entries.popleft()
+        self._held -= _cost(entry)
+        if entry.message is None:
+            self._last_evicted_gap = entry.number
+        return True
 
-    def missed(self, cursor: int) -> int | None:
-        """Messages between a cursor and the oldest kept; None where a lost link lies between."""
-        return None if cursor < self._last_evicted_gap else max(0, self.oldest - 1 - cursor)
+    def give_way(self, wanted: int) -> int:
+        """Free at least `wanted` bytes if they are to be had, the oldest entries first; the bytes freed."""
+        before = self.buffered
+        self._forget_slices()
+        while before - self.buffered < wanted and self._evict():
+            pass
+        return before - self.buffered
+
+    def missed(self, cursor: int, until: int) -> int | None:
+        """Messages after `cursor` (older than the oldest kept) up to `until`; None where a lost link lies between."""
+        kept = islice(self._entries, until + 1 - self.oldest)
+        if cursor < self._last_evicted_gap or any(entry.message is None for entry in kept):
+            return None
+        return until - cursor
 
     def resume(self, last_event_id: str) -> Resume:
         """Where a client with this id goes on. The id is never trusted: a full match, or a gap."""
@@ -109,7 +133,7 @@ class Ring:
             return Resume(self.oldest - 1, "restart")
         cursor = int(found["number"])
         if cursor + 1 < self.oldest:
-            return Resume(self.oldest - 1, "expired", self.missed(cursor))
+            return Resume(self.oldest - 1, "expired", self.missed(cursor, self.oldest - 1))
         return Resume(cursor)
 
     def read(self, cursor: int, form: str, max_bytes: int) -> Slice:
@@ -117,8 +141,19 @@ class Ring:
         key = (cursor, form, max_bytes)
         known = self._slices.get(key)
         if known is None:
-            known = self._slices[key] = self._join(cursor, form, max_bytes)
+            known = self._join(cursor, form, max_bytes)
+            self._remember(key, known)
         return known
+
+    def _remember(self, key: tuple[int, str, int], piece: Slice) -> None:
+        if self._joined + len(piece.data) > _MEMO_BYTES:
+            self._forget_slices()
+        self._slices[key] = piece
+        self._joined += len(piece.data)
+
+    def _forget_slices(self) -> None:
+        self._slices.clear()
+        self._joined = 0
 
     def _join(self, cursor: int, form: str, max_bytes: int) -> Slice:
         parts: list[bytes] = []
@@ -140,7 +175,7 @@ class Ring:
         data = entry.encoded.get(form)
         if data is None:
             data = entry.encoded[form] = self._encoded(entry, form)
-            self.bytes += len(data)
+            self._held += len(data)
         return data
 
     def _encoded(self, entry: Entry, form: str) -> bytes:
@@ -152,6 +187,10 @@ class Ring:
         return sse.message_data(entry.message, position)
 
 
+def _message_bytes(message: Message) -> int:
+    return len(message.body) + sum(len(name) + len(value) for name, value in message.headers.items())
+
+
 def _cost(entry: Entry) -> int:
-    body = 0 if entry.message is None else len(entry.message.body)
-    return _ENTRY_BYTES + body + sum(map(len, entry.encoded.values()))
+    message = 0 if entry.message is None else _message_bytes(entry.message)
+    return _ENTRY_BYTES + message + sum(map(len, entry.encoded.values()))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from weakref import WeakSet
 
 from app.config.settings import TopicSettings
@@ -28,9 +29,11 @@ class Streams:
         self._metrics = metrics
         self._counts = counts
         self._topics: dict[MqUri, Topic] = {}
-        self._queues: dict[MqUri, set[QueueReader]] = defaultdict(set)
+        self._queues: dict[MqUri, set[QueueReader]] = {}
         #: Weak, so that a closed reader leaves without a word.
         self._status: dict[str, WeakSet[Reader]] = defaultdict(WeakSet)
+        #: What was told of each link; none is up before it was.
+        self._links: dict[str, str] = {}
         self._keepers: set[asyncio.Task[None]] = set()
 
     async def open(
@@ -67,15 +70,21 @@ class Streams:
     async def _open_queue(
         self, destination: Destination, connector: MQConnector, request: StreamRequest, timeout: float
     ) -> QueueReader:
-        readers = self._queues[destination.uri]
-        reader = QueueReader(request.format, self._counts(destination.uri), readers.discard)
+        uri = destination.uri
+        reader = QueueReader(request.format, self._counts(uri), partial(self._forget_queue_reader, uri))
         reader.attach(
             await connector.subscribe(
                 destination, reader, acknowledge=True, prefetch=destination.settings.prefetch, timeout=timeout
             )
         )
-        readers.add(reader)
+        self._queues.setdefault(uri, set()).add(reader)
         return reader
+
+    def _forget_queue_reader(self, uri: MqUri, reader: QueueReader) -> None:
+        readers = self._queues.get(uri, set())
+        readers.discard(reader)
+        if not readers:  # where undeclared destinations are allowed, names come without end
+            self._queues.pop(uri, None)
 
     def keep(self, destination: Destination, settings: TopicSettings, connector: MQConnector) -> None:
         """Subscribe a Topic marked `keep` from the start."""
@@ -100,13 +109,21 @@ class Streams:
         )
         return rings + parked
 
+    def give_way(self, wanted: int) -> None:
+        """Free `wanted` bytes: the fullest rings let their oldest events go, and their slow readers are told."""
+        for topic in sorted(self._topics.values(), key=lambda topic: topic.buffered, reverse=True):
+            if wanted <= 0:
+                return
+            wanted -= topic.give_way(wanted)
+
     def tell_link(self, service: str, state: LinkState) -> None:
-        """`event: status` for those who asked; only up and down are told."""
-        if state is LinkState.DRAINING or not self._status.get(service):
-            return
+        """`event: status` for those who asked, when the link goes up or down."""
         link = "up" if state is LinkState.UP else "down"
+        if state is LinkState.DRAINING or link == self._links.get(service, "down"):
+            return
+        self._links[service] = link
         notice = sse.json_event("status", {"service": service, "link": link})
-        for reader in self._status[service]:
+        for reader in self._status.get(service, ()):
             reader.push(notice)
 
     def end_all(self, reason: str) -> None:

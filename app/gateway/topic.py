@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from app.config.settings import TopicSettings
 from app.connectors.base import Delivery, Destination, MQConnector, Subscription
-from app.domain.errors import BrokerUnavailable, GatewayError
+from app.domain.errors import BrokerRejected, BrokerUnavailable, GatewayError
 from app.gateway.ring import Resume, Ring
 from app.gateway.stream import Batch, Counts, Reader, Slow, StreamRequest
 from app.wire import sse
@@ -41,6 +41,9 @@ class Topic:
         self._ring = self._new_ring()
         self._upstream: Subscription | None = None
         self._opening = asyncio.Lock()
+        self._openers = 0
+        self._cancelled: str | None = None
+        self._gone = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
         self._live = False
@@ -48,8 +51,8 @@ class Topic:
 
     @property
     def is_idle(self) -> bool:
-        """Nobody reads, nothing is subscribed: there is nothing here to keep."""
-        return not self.readers and self._upstream is None and not self._opening.locked()
+        """Nobody reads or is about to, nothing is subscribed or to be kept: there is nothing here."""
+        return not (self.readers or self._openers or self._upstream or self._opening.locked() or self.settings.keep)
 
     def tell_gap(self, reason: str) -> None:
         """A reader was told of a gap."""
@@ -62,39 +65,53 @@ class Topic:
     @property
     def buffered(self) -> int:
         """Bytes the ring holds."""
-        return self._ring.bytes
+        return self._ring.buffered
+
+    def give_way(self, wanted: int) -> int:
+        """Let the ring's oldest events go, `wanted` bytes of them if it has as many; the bytes freed."""
+        return self._ring.give_way(wanted)
 
     # Readers.
 
     async def open(self, request: StreamRequest, timeout: float) -> TopicReader:
         """A new reader, once the broker took the subscription; raises what MQConnector.subscribe raises."""
         self._cancel_linger()
+        self._openers += 1
         try:
             await self._ensure_upstream(timeout)
-        except BaseException:
+            reader = TopicReader(self, self._ring, request)
+            self.readers.add(reader)
+        finally:
+            self._openers -= 1
             self._linger_if_idle()
-            raise
-        reader = TopicReader(self, self._ring, request)
-        self.readers.add(reader)
         return reader
 
     async def _ensure_upstream(self, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout), self._opening:
                 if self._upstream is None:
-                    self._upstream = await self._connector.subscribe(
-                        self.destination, self, acknowledge=False, prefetch=self.settings.prefetch, timeout=timeout
-                    )
-                    self._live = True
+                    await self._subscribe(timeout)
         except TimeoutError:
             raise BrokerUnavailable(f"{self.destination.uri} was not subscribed in time", retry_after=1) from None
+
+    async def _subscribe(self, timeout: float) -> None:
+        self._cancelled = None
+        self._gone.clear()
+        upstream = await self._connector.subscribe(
+            self.destination, self, acknowledge=False, prefetch=self.settings.prefetch, timeout=timeout
+        )
+        if self._cancelled is not None:  # taken and ended within one turn of the loop
+            raise BrokerRejected(f"the broker ended the subscription: {self._cancelled}")
+        self._upstream = upstream
+        self._live = True
 
     def leave(self, reader: TopicReader) -> None:
         self.readers.discard(reader)
         self._linger_if_idle()
 
     def _linger_if_idle(self) -> None:
-        if not self.readers and not self.settings.keep and self._upstream is not None and self._linger is None:
+        idle = not (self.readers or self._openers or self.settings.keep)
+        if idle and self._upstream is not None and self._linger is None:
             self._linger = asyncio.get_running_loop().call_later(self.settings.linger, self._close_if_idle)
 
     def _cancel_linger(self) -> None:
@@ -104,25 +121,28 @@ class Topic:
 
     def _close_if_idle(self) -> None:
         self._linger = None
-        if not self.readers:
+        if not self.readers and not self._openers:
             self._closing = asyncio.get_running_loop().create_task(self._close_upstream())
 
     async def _close_upstream(self) -> None:
         async with self._opening:
-            if self.readers or self._upstream is None:
+            if self.readers or self._openers or self._upstream is None:
                 return
             upstream, self._upstream = self._upstream, None
-            self._ring = self._new_ring()
-            await upstream.close(CLOSE_DEADLINE)
+            try:
+                await upstream.close(CLOSE_DEADLINE)
+            finally:
+                self._ring = self._new_ring()  # whatever still came in between belongs to no reader
 
     async def keep(self) -> None:
-        """Subscribe before the first reader comes, as soon as the link allows; for `keep: true`."""
-        while self._upstream is None:
+        """Subscribe before the first reader comes, and again whenever the broker ends it; for `keep: true`."""
+        while True:
             try:
                 await self._ensure_upstream(_KEEP_RETRY * 10)
+                await self._gone.wait()
             except GatewayError as error:
                 logger.info("%s: not subscribed yet: %s", self.destination.uri, error)
-                await asyncio.sleep(_KEEP_RETRY)
+            await asyncio.sleep(_KEEP_RETRY)
 
     async def close(self) -> None:
         """At shutdown, after the readers are gone."""
@@ -149,6 +169,8 @@ class Topic:
     def on_cancelled(self, detail: str) -> None:
         logger.warning("%s: the broker ended the subscription: %s", self.destination.uri, detail)
         self._upstream = None
+        self._cancelled = detail
+        self._gone.set()
         self._live = False
         self._ring = self._new_ring()
         for reader in list(self.readers):
@@ -204,11 +226,10 @@ class TopicReader(Reader):
         if self._slow == "disconnect":
             self._end = "slow"  # the position it has makes the gap known when it comes back
             return b""
-        missed = self._ring.missed(self._cursor)
-        oldest, newest = self._ring.oldest - 1, self._ring.last - 1
-        skipped = newest - oldest if self._slow == "latest" else 0
-        self._cursor = oldest + skipped
-        return self._gap("slow", None if missed is None else missed + skipped)
+        target = self._ring.last - 1 if self._slow == "latest" else self._ring.oldest - 1
+        missed = self._ring.missed(self._cursor, target)
+        self._cursor = target
+        return self._gap("slow", missed)
 
     async def close(self) -> None:
         self._topic.leave(self)

@@ -10,10 +10,15 @@ import re
 from collections.abc import Mapping
 
 from app.domain.errors import FieldError, InvalidHeader
+from app.domain.message import Publication
 
 MAX_HEADERS = 64
 #: Bytes of name and value together, before STOMP's escapes.
 MAX_HEADER_BYTES = 8192
+#: Bytes of a message id, correlation id, type or group: a short string of AMQP 0-9-1.
+MAX_PROPERTY_BYTES = 255
+#: Milliseconds: what a broker's 32-bit timer can hold, about 49 days.
+MAX_MILLISECONDS = (1 << 32) - 1
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
 #: C0 and C1 controls, DEL and lone surrogates (bytes that were not UTF-8).
@@ -73,6 +78,33 @@ def check_headers(headers: Mapping[str, str]) -> None:
         if is_reserved(name):
             raise _refuse(name, "this name is reserved for the gateway or the broker")
         check_value(name, value)
+
+
+def check_publication(publication: Publication) -> None:
+    """Refuse headers and typed fields that a broker must not see; raises InvalidHeader. The body is not looked at."""
+    check_headers(publication.headers)
+    check_content_type(publication.content_type)
+    _check_property("message-id", publication.message_id)
+    _check_property("correlation-id", publication.correlation_id)
+    _check_property("type", publication.type)
+    _check_property("group", publication.group)
+    _check_number("ttl", publication.ttl_ms, 1, MAX_MILLISECONDS)
+    _check_number("delay", publication.delay_ms, 1, MAX_MILLISECONDS)
+    _check_number("priority", publication.priority, 0, 9)
+
+
+def _check_property(name: str, value: str | None) -> None:
+    if value is None:
+        return
+    check_value(name, value)
+    if not 0 < len(value.encode()) <= MAX_PROPERTY_BYTES:
+        raise _refuse(name, f"1 to {MAX_PROPERTY_BYTES} bytes")
+
+
+def _check_number(name: str, value: int | None, low: int, high: int) -> None:
+    # A negative time to live makes RabbitMQ close the connection.
+    if value is not None and not low <= value <= high:
+        raise _refuse(name, f"a whole number from {low} to {high}")
 
 
 def check_content_type(content_type: str) -> None:
