@@ -66,11 +66,12 @@ class Consumer:
     """Takes from one destination. Of a Queue it is one consumer among others, of a Topic a subscriber of its own.
 
     With `Acknowledgement` a message is acked after the callback returned and given back when it raised; without,
-    on arrival. `get` acks what it returns. A Topic's messages beyond `MAX_WAITING` push out the oldest; `missed`
-    counts them.
+    on arrival. `get` acks what it returns. A Topic's messages beyond `MAX_WAITING` or `MAX_WAITING_BYTES` push out
+    the oldest; `missed` counts them.
     """
 
     MAX_WAITING = 1024
+    MAX_WAITING_BYTES = 64 << 20
 
     def __init__(self, destination: Destination, callback: Callable[[Message], Awaitable[None]] | None) -> None:
         self.destination = destination
@@ -78,6 +79,7 @@ class Consumer:
         self.missed = 0
         self._callback = callback
         self._waiting: deque[Delivery] = deque()
+        self._waiting_bytes = 0
         self._arrived = asyncio.Event()
         self._subscription: Subscription | None = None
         self._working: asyncio.Task[None] | None = None
@@ -107,7 +109,7 @@ class Consumer:
             async with asyncio.timeout(timeout):
                 return self._taken(await self._next())
         except TimeoutError:
-            return self._taken(self._waiting.popleft()) if self._waiting else None
+            return self._taken(self._pop()) if self._waiting else None
 
     async def _next(self) -> Delivery:
         while not self._waiting:
@@ -115,7 +117,16 @@ class Consumer:
                 raise ConnectionLost(f"the broker ended the subscription: {self._cancelled}")
             self._arrived.clear()
             await self._arrived.wait()
-        return self._waiting.popleft()
+        return self._pop()
+
+    def _pop(self) -> Delivery:
+        delivery = self._waiting.popleft()
+        self._waiting_bytes -= len(delivery.message.body)
+        return delivery
+
+    def _clear(self) -> None:
+        self._waiting.clear()
+        self._waiting_bytes = 0
 
     def _taken(self, delivery: Delivery) -> Message:
         self._ack(delivery)
@@ -126,8 +137,11 @@ class Consumer:
             self._subscription.ack(delivery)
 
     async def _work(self, callback: Callable[[Message], Awaitable[None]]) -> None:
-        while True:
-            await self._handle(await self._next(), callback)
+        try:
+            while True:
+                await self._handle(await self._next(), callback)
+        except ConnectionLost as error:
+            logger.error("%s: nothing more comes: %s", self.destination.uri, error)  # noqa: TRY400 - no defect of ours
 
     async def _handle(self, delivery: Delivery, callback: Callable[[Message], Awaitable[None]]) -> None:
         late = self.destination.settings.acknowledgement
@@ -150,22 +164,28 @@ class Consumer:
             self._working.cancel()
             await asyncio.gather(self._working, return_exceptions=True)
         subscription, self._subscription = self._subscription, None
-        self._waiting.clear()
+        self._clear()
         if subscription is not None:
             await subscription.close(CLOSE_DEADLINE)
 
     # What the connector calls.
 
     def on_message(self, delivery: Delivery) -> None:
-        if not self.destination.uri.is_queue and len(self._waiting) >= self.MAX_WAITING:
-            self._waiting.popleft()
-            self.missed += 1
         self._waiting.append(delivery)
+        self._waiting_bytes += len(delivery.message.body)
+        while not self.destination.uri.is_queue and self._is_overfull():
+            self._pop()
+            self.missed += 1
         self._arrived.set()
+
+    def _is_overfull(self) -> bool:
+        # The newest stays whatever its size.
+        many = len(self._waiting) > self.MAX_WAITING or self._waiting_bytes > self.MAX_WAITING_BYTES
+        return many and len(self._waiting) > 1
 
     def on_lost(self) -> None:
         if self.destination.uri.is_queue:
-            self._waiting.clear()  # the broker gives them to somebody again
+            self._clear()  # the broker gives them to somebody again
 
     def on_restored(self) -> None:
         """Nothing to do: messages go on."""

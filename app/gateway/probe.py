@@ -36,7 +36,7 @@ async def _probe_stomp(settings: ServiceSettings) -> AsyncIterator[Finding]:
         async with asyncio.timeout(settings.connect_timeout):
             addresses = await resolve(settings.addresses())
     except (LinkFailed, TimeoutError) as error:
-        yield Finding(False, f"names: {error or 'not resolved in time'}")
+        yield Finding(False, f"names: {str(error) or 'not resolved in time'}")
         return
     yield Finding(True, f"addresses: {', '.join(map(str, addresses))}")
     for address in addresses:
