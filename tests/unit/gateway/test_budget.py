@@ -1,0 +1,99 @@
+"""The bytes this process may hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.domain.errors import Overloaded
+from app.gateway.budget import Budget
+
+
+class Elsewhere:
+    """Rings: they hold, are counted, and give way."""
+
+    def __init__(self, held: int = 0) -> None:
+        self.held = held
+        self.counted = 0
+        self.asked: list[int] = []
+        self.least = 0
+
+    def count(self) -> int:
+        self.counted += 1
+        return self.held
+
+    def give_way(self, wanted: int) -> None:
+        self.asked.append(wanted)
+        self.held = max(self.least, self.held - wanted)
+
+
+def test_what_is_reserved_is_held_until_the_end_of_the_block() -> None:
+    budget = Budget(100, int)
+    with budget.reserve(60), budget.reserve(40):
+        assert budget.reserved == 100
+        with pytest.raises(Overloaded) as caught, budget.reserve(1):
+            raise AssertionError("not reached")
+        assert caught.value.retry_after == 1
+    assert budget.reserved == 0
+
+
+def test_an_error_inside_the_block_frees_it() -> None:
+    budget = Budget(100, int)
+    with pytest.raises(KeyError), budget.reserve(60):
+        raise KeyError
+    assert budget.reserved == 0
+
+
+def test_what_is_held_elsewhere_counts() -> None:
+    budget = Budget(100, Elsewhere(held=70).count)
+    with budget.reserve(30):
+        pass
+    with pytest.raises(Overloaded), budget.reserve(31):
+        raise AssertionError("not reached")
+
+
+def test_rings_give_way_before_anybody_is_refused() -> None:
+    rings = Elsewhere(held=95)
+    budget = Budget(100, rings.count, rings.give_way)
+    with budget.reserve(20):
+        assert rings.asked == [15]
+        assert rings.held == 80
+
+
+def test_rings_that_cannot_give_enough_are_not_emptied_for_nothing() -> None:
+    rings = Elsewhere(held=30)
+    budget = Budget(100, rings.count, rings.give_way)
+    with budget.reserve(90), pytest.raises(Overloaded), budget.reserve(101):
+        raise AssertionError("not reached")
+    assert rings.asked == [20]
+    assert budget.reserved == 0
+
+
+def test_what_rings_keep_for_themselves_refuses() -> None:
+    rings = Elsewhere(held=95)
+    rings.least = 90
+    with pytest.raises(Overloaded), Budget(100, rings.count, rings.give_way).reserve(20):
+        raise AssertionError("not reached")
+
+
+def test_counting_is_not_done_for_every_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    rings = Elsewhere(held=10)
+    budget = Budget(1000, rings.count)
+    for _ in range(50):
+        with budget.reserve(1):
+            pass
+    assert rings.counted == 1
+    now[0] += 1
+    with budget.reserve(1):
+        assert rings.counted == 2
+
+
+def test_before_a_refusal_it_is_counted_anew() -> None:
+    rings = Elsewhere(held=90)
+    budget = Budget(100, rings.count)
+    with budget.reserve(5):
+        pass
+    rings.held = 0
+    with budget.reserve(50):
+        assert budget.reserved == 50
