@@ -1,0 +1,402 @@
+"""The façade: what goes to the wire is checked here, and everything ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.config.errors import ConfigError
+from app.config.settings import Settings
+from app.connectors.base import Destination
+from app.domain.errors import (
+    BadRequest,
+    BodyTooLarge,
+    BrokerUnavailable,
+    Draining,
+    InvalidHeader,
+    InvalidJson,
+    InvalidName,
+    Overloaded,
+    UnknownDestination,
+    UnknownService,
+)
+from app.domain.link import LinkState
+from app.domain.message import Message, Publication
+from app.domain.uri import DestinationType, MqUri
+from app.gateway import gateway as module
+from app.gateway import registry
+from app.gateway.gateway import Gateway
+from app.gateway.stream import StreamRequest
+from app.telemetry.metrics import Metrics
+from tests.unit.gateway.fakes import FakeConnector, turns
+from tests.unit.wire.event_source import EventSource
+from tests.unit.wire.test_headers import DANGEROUS
+
+SERVICES: dict[str, Any] = {
+    "svc": {
+        "mq_type": "Memory",
+        "queues": {"jobs": {}, "replies": {}, "raw": {"check_json": False}},
+        "topics": {"status": {}, "kept": {"keep": True}},
+    },
+    "open": {"mq_type": "Memory", "allow_undeclared": True, "required": True},
+}
+JOBS = "svc::Queues::jobs"
+
+
+def _settings(services: dict[str, Any] | None = None, **limits: Any) -> Settings:
+    return Settings.model_validate({"services": SERVICES if services is None else services, "limits": limits})
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with Gateway(_settings()) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connectors that do as they are told."""
+    monkeypatch.setattr(registry, "connector_class", lambda _mq_type: FakeConnector)
+
+
+def _connector(gateway: Gateway, name: str = "svc") -> FakeConnector:
+    connector = gateway._registry.connector(name)
+    assert isinstance(connector, FakeConnector)
+    return connector
+
+
+def _destination(gateway: Gateway, text: str = JOBS) -> Destination:
+    return gateway.resolve(MqUri.parse(text))
+
+
+def _publication(body: bytes = b"x", **fields: Any) -> Publication:
+    return Publication(body=body, **{"message_id": "m-1", **fields})
+
+
+# The choke point.
+
+REFUSED: list[tuple[str, dict[str, Any], type[BadRequest]]] = [
+    *((f"header {name}", {"headers": {name: "1"}}, InvalidHeader) for name in DANGEROUS),
+    *((f"header name {name!r}", {"headers": {name: "1"}}, InvalidHeader) for name in ("", "a:b", "a\nb", "é")),
+    *(
+        (f"control {code:#x} in {where}", {where: f"a{chr(code)}b"}, InvalidHeader)
+        for code in (0, 9, 10, 13, 31, 127, 128, 159, 0xD800)
+        for where in ("correlation_id", "type", "group", "message_id", "content_type")
+    ),
+    *((f"control {code:#x} in a header", {"headers": {"a": chr(code)}}, InvalidHeader) for code in (0, 10, 13, 0x7F)),
+    *((f"long {where}", {where: "é" * 128}, InvalidHeader) for where in ("correlation_id", "type", "message_id")),
+    *((f"empty {where}", {where: ""}, InvalidHeader) for where in ("correlation_id", "type", "group", "message_id")),
+    ("empty content type", {"content_type": ""}, InvalidHeader),
+    ("long content type", {"content_type": "a" * 256}, InvalidHeader),
+    ("content type in another alphabet", {"content_type": "é"}, InvalidHeader),
+    ("65 headers", {"headers": {f"h{number}": "" for number in range(65)}}, InvalidHeader),
+    ("a large header", {"headers": {"a": "v" * 8192}}, InvalidHeader),
+    ("ttl 0", {"ttl_ms": 0}, InvalidHeader),
+    ("negative ttl", {"ttl_ms": -1}, InvalidHeader),
+    ("endless ttl", {"ttl_ms": 1 << 32}, InvalidHeader),
+    ("negative delay", {"delay_ms": -1}, InvalidHeader),
+    ("priority 10", {"priority": 10}, InvalidHeader),
+    ("priority -1", {"priority": -1}, InvalidHeader),
+    ("reply elsewhere", {"reply_to": MqUri.parse("open::Queues::any")}, InvalidHeader),
+    ("reply to nothing", {"reply_to": MqUri.parse("svc::Queues::none")}, UnknownDestination),
+    ("reply to two", {"reply_to": MqUri("svc", DestinationType.QUEUES, "replies,jobs")}, InvalidName),
+    ("a large body", {"body": b"x" * 1001}, BodyTooLarge),
+    ("no JSON", {"body": b"{", "content_type": "application/json"}, InvalidJson),
+    ("NaN", {"body": b"NaN", "content_type": "application/x+json; charset=utf-8"}, InvalidJson),
+]
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(("fields", "error"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+async def test_what_no_broker_may_see_is_refused_before_the_wire(
+    fields: dict[str, Any], error: type[BadRequest]
+) -> None:
+    async with Gateway(_settings(body_bytes=1000)) as gateway:
+        publication = _publication(**fields)
+        with pytest.raises(error):
+            await gateway.publish(_destination(gateway), publication, timeout=1)
+        assert _connector(gateway).published == []
+        assert gateway._budget.reserved == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"headers": {"JobID": "1", "ce-type": "é", "traceparent": "00-ab-cd-01"}},
+        {"headers": {f"h{number}": "" for number in range(64)}},
+        {"correlation_id": "c" * 255, "type": "t", "group": "g", "message_id": "\u00e9" * 127},
+        {"ttl_ms": 1, "priority": 0},
+        {"ttl_ms": (1 << 32) - 1, "delay_ms": 1, "priority": 9},
+        {"reply_to": MqUri.parse("svc::Queues::replies")},
+        {"body": b"{}", "content_type": "application/json"},
+        {"body": b"{", "content_type": "application/jsonl"},
+        {"body": b""},
+    ],
+)
+async def test_what_a_broker_may_see_passes(gateway: Gateway, fields: dict[str, Any]) -> None:
+    gateway.check(_destination(gateway), _publication(**fields))
+
+
+async def test_a_destination_may_take_any_text_as_json(gateway: Gateway) -> None:
+    gateway.check(_destination(gateway, "svc::Queues::raw"), _publication(b"{", content_type="application/json"))
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(("configured", "broker", "limit"), [(100, None, 100), (100, 50, 50), (100, 500, 100)])
+async def test_the_tighter_bound_counts(
+    monkeypatch: pytest.MonkeyPatch, configured: int, broker: int | None, limit: int
+) -> None:
+    monkeypatch.setattr(FakeConnector, "max_frame", broker)
+    gateway = Gateway(_settings(body_bytes=configured))
+    destination = _destination(gateway)
+    assert gateway.body_limit(destination) == limit
+    gateway.check(destination, _publication(b"x" * limit))
+    with pytest.raises(BodyTooLarge, match=f"takes {limit}"):
+        gateway.check(destination, _publication(b"x" * (limit + 1)))
+
+
+# Publishing.
+
+
+async def test_a_publish_says_what_became_of_it(gateway: Gateway) -> None:
+    destination = _destination(gateway)
+    published = await gateway.publish(destination, _publication(persistent=True), timeout=1)
+    assert (published.message_id, published.mq_uri) == ("m-1", destination.uri)
+    assert (published.confirmed, published.persistent) == (True, True)
+    unconfirmed = await gateway.publish(destination, _publication(), timeout=1, confirm=False)
+    assert (unconfirmed.confirmed, unconfirmed.persistent) == (False, False)
+    assert gateway.destination_view(destination).published == 2
+
+
+@pytest.mark.usefixtures("fake")
+async def test_a_failed_publish_is_not_counted_and_holds_nothing() -> None:
+    async with Gateway(_settings()) as gateway:
+        _connector(gateway).refusals.append(BrokerUnavailable("down"))
+        with pytest.raises(BrokerUnavailable):
+            await gateway.publish(_destination(gateway), _publication(), timeout=1)
+        assert gateway.destination_view(_destination(gateway)).published == 0
+        assert gateway._budget.reserved == 0
+
+
+@pytest.mark.usefixtures("fake")
+async def test_bodies_and_headers_on_their_way_are_bounded_together() -> None:
+    async with Gateway(_settings(memory_bytes=1 << 20, body_bytes=1 << 30)) as gateway:
+        destination = _destination(gateway)
+        _connector(gateway).open.clear()
+        first = _publication(b"x" * ((1 << 20) - 4000), headers={"a": "v" * 3000})
+        task = asyncio.ensure_future(gateway.publish(destination, first, timeout=1))
+        await turns()
+        with pytest.raises(Overloaded):
+            await gateway.publish(destination, _publication(b"x" * 1000), timeout=1)
+        _connector(gateway).open.set()
+        await task
+        await gateway.publish(destination, _publication(b"x" * 1000), timeout=1)
+
+
+async def test_full_rings_give_way_to_publishes_and_their_readers_are_told() -> None:
+    async with Gateway(_settings(memory_bytes=1 << 20)) as gateway:
+        status = _destination(gateway, "svc::Topics::status")
+        reader = await gateway.open_stream(status, StreamRequest(), timeout=1)
+        for _ in range(8):
+            await gateway.publish(status, _publication(b"x" * 120_000), timeout=1)
+        gateway._budget._count()
+        await gateway.publish(_destination(gateway), _publication(b"x" * 500_000), timeout=1)
+        (gap, *_rest) = EventSource.read(reader.take(1).data).events
+        assert gap.type == "gap"
+
+
+async def test_counters_are_kept_for_so_many_destinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_COUNTED", 2)
+    async with Gateway(_settings({"open": SERVICES["open"]})) as gateway:
+        for name in ("a", "b", "c"):
+            destination = _destination(gateway, f"open::Queues::{name}")
+            await gateway.publish(destination, _publication(), timeout=1)
+        assert [view.published for view in gateway.service("open").destinations] == [1, 1]
+
+
+# Streams.
+
+
+async def test_a_stream_gets_what_is_published(gateway: Gateway) -> None:
+    status = _destination(gateway, "svc::Topics::status")
+    reader = await gateway.open_stream(status, StreamRequest(), timeout=1)
+    await gateway.publish(status, _publication(b"hello"), timeout=1)
+    await reader.ready()
+    batch = reader.take()
+    reader.handed_over(batch)
+    assert EventSource.read(batch.data).events[0].data == "hello"
+    view = gateway.destination_view(status)
+    assert (view.readers, view.published, view.delivered) == (1, 1, 1)
+
+
+async def test_what_is_kept_is_there_before_the_first_reader(gateway: Gateway) -> None:
+    await turns()
+    kept = _destination(gateway, "svc::Topics::kept")
+    await gateway.publish(kept, _publication(b"early"), timeout=1)
+    reader = await gateway.open_stream(kept, StreamRequest(start="earliest"), timeout=1)
+    assert EventSource.read(reader.take().data).events[0].data == "early"
+
+
+async def test_buffers_are_a_metric(gateway: Gateway) -> None:
+    await turns()
+    await gateway.publish(_destination(gateway, "svc::Topics::kept"), _publication(b"x" * 1000), timeout=1)
+    rows = gateway.metrics.render().decode().splitlines()
+    (held,) = [row for row in rows if row.startswith('mq_gateway_buffer_bytes{service="svc"}')]
+    assert float(held.split()[1]) > 1000
+
+
+@pytest.mark.usefixtures("fake")
+async def test_a_stream_is_told_of_its_link() -> None:
+    async with Gateway(_settings()) as gateway:
+        status = _destination(gateway, "svc::Topics::status")
+        reader = await gateway.open_stream(status, StreamRequest(status=True), timeout=1)
+        _connector(gateway).enter(LinkState.CONNECTING)
+        (event,) = EventSource.read(reader.take().data).events
+        assert (event.type, event.data) == ("status", '{"service":"svc","link":"down"}')
+
+
+# Producers and consumers.
+
+
+async def test_dirac_s_two_calls(gateway: Gateway) -> None:
+    producer = await gateway.create_producer(JOBS)
+    async with await gateway.create_consumer("svc::queue::jobs") as consumer:
+        await producer.put_json({"JobID": 1})
+        taken = await consumer.get(5)
+        assert taken is not None
+        assert taken.body == b'{"JobID": 1}'
+        assert taken.content_type == "application/json"
+
+
+async def test_a_producer_goes_through_the_choke_point(gateway: Gateway) -> None:
+    producer = await gateway.create_producer(JOBS)
+    with pytest.raises(InvalidHeader):
+        await producer.put(b"x", headers={"CC": "[]"})
+
+
+@pytest.mark.parametrize(
+    ("uri", "error"),
+    [("svc::Queues", InvalidName), ("none::Queues::jobs", UnknownService), ("svc::Queues::none", UnknownDestination)],
+)
+async def test_what_does_not_exist(gateway: Gateway, uri: str, error: type[BadRequest]) -> None:
+    with pytest.raises(error):
+        await gateway.create_producer(uri)
+    with pytest.raises(error):
+        await gateway.create_consumer(uri)
+
+
+async def test_a_consumer_ends_with_its_gateway() -> None:
+    seen: list[bytes] = []
+
+    async def callback(message: Message) -> None:
+        seen.append(message.body)
+
+    async with Gateway(_settings()) as gateway:
+        consumer = await gateway.create_consumer(JOBS, callback)
+        await (await gateway.create_producer(JOBS)).put(b"a")
+        await turns()
+    assert seen == [b"a"]
+    assert consumer._working is not None
+    assert consumer._working.done()
+
+
+# Looking.
+
+
+async def test_services_by_name_with_what_is_declared_and_used(gateway: Gateway) -> None:
+    await gateway.publish(_destination(gateway, "open::Queues::new"), _publication(), timeout=1)
+    views = gateway.services()
+    assert [view.service for view in views] == ["open", "svc"]
+    assert [(view.mq_uri, view.published) for view in views[0].destinations] == [("open::Queues::new", 1)]
+    assert {view.mq_uri for view in views[1].destinations} == {
+        "svc::Queues::jobs",
+        "svc::Queues::replies",
+        "svc::Queues::raw",
+        "svc::Topics::status",
+        "svc::Topics::kept",
+    }
+    assert gateway.link_states() == {"svc": "up", "open": "up"}
+    with pytest.raises(UnknownService):
+        gateway.service("none")
+
+
+@pytest.mark.usefixtures("fake")
+async def test_a_name_the_broker_would_refuse_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_connector: FakeConnector, uri: MqUri) -> None:
+        raise InvalidName(str(uri))
+
+    async with Gateway(_settings()) as gateway:
+        monkeypatch.setattr(FakeConnector, "check_name", refuse)
+        assert len(gateway.service("svc").destinations) == 5
+
+
+@pytest.mark.usefixtures("fake")
+async def test_ready_needs_every_required_service_once_and_no_drain() -> None:
+    gateway = Gateway(_settings())
+    assert not gateway.ready()
+    async with gateway:
+        assert gateway.ready()
+        await gateway.drain()
+        assert not gateway.ready()
+
+
+async def test_every_gateway_has_a_name_of_its_own_and_its_own_metrics() -> None:
+    one, two = Gateway(_settings()), Gateway(_settings())
+    assert one.instance != two.instance
+    assert one.metrics is not two.metrics
+    metrics = Metrics()
+    assert Gateway(_settings(), metrics).metrics is metrics
+    assert one.started_at <= two.started_at
+
+
+# Files.
+
+
+async def test_from_files_as_the_command_takes_them(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("services: {demo: {mq_type: Memory, queues: {jobs: {}}}}")
+    async with Gateway.from_files(str(file)) as gateway:
+        assert gateway.resolve(MqUri.parse("demo::Queues::jobs"))
+    with pytest.raises(ConfigError):
+        Gateway.from_files(tmp_path / "none.yaml")
+
+
+# The end.
+
+
+async def test_after_the_drain_began_there_is_no_new_work(gateway: Gateway) -> None:
+    reader = await gateway.open_stream(_destination(gateway), StreamRequest(), timeout=1)
+    await gateway.drain()
+    assert reader.take().end == "drain"
+    with pytest.raises(Draining) as caught:
+        await gateway.publish(_destination(gateway), _publication(), timeout=1)
+    assert caught.value.retry_after
+    with pytest.raises(Draining):
+        await gateway.open_stream(_destination(gateway), StreamRequest(), timeout=1)
+
+
+@pytest.mark.usefixtures("fake")
+async def test_a_stream_that_is_opened_while_the_drain_begins_ends_too() -> None:
+    async with Gateway(_settings()) as gateway:
+        _connector(gateway).open.clear()
+        task = asyncio.ensure_future(gateway.open_stream(_destination(gateway), StreamRequest(), timeout=1))
+        await turns()
+        await gateway.drain()
+        _connector(gateway).open.set()
+        assert (await task).take().end == "drain"
+
+
+@pytest.mark.usefixtures("fake")
+async def test_the_end_closes_subscriptions_and_then_links() -> None:
+    async with Gateway(_settings()) as gateway:
+        connector = _connector(gateway)
+        await gateway.open_stream(_destination(gateway), StreamRequest(), timeout=1)
+        await turns()
+    assert [subscription.closed for subscription in connector.subscriptions] == [1, 1]
+    assert connector.closed == 1
+    with pytest.raises(Draining):
+        await gateway.publish(_destination(gateway), _publication(), timeout=1)
