@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.brokers.process import wait_until
-from tests.e2e.http_client import PATIENCE, ask
+from tests.e2e.http_client import PATIENCE, ask, eventually
 from tests.tools import not_run
 
 FLAGS = (
@@ -121,9 +121,11 @@ class Page:
         await self.call("Page.enable")
         result = await self.call("Page.navigate", url=url)
         assert "errorText" not in result, result
-        async with asyncio.timeout(PATIENCE):
-            while await self.run("document.readyState") != "complete" or await self.run("location.href") != url:
-                await asyncio.sleep(0.02)
+
+        async def loaded() -> bool:
+            return bool(await self.run("[document.readyState, location.href]") == ["complete", url])
+
+        await eventually(loaded, f"{url} in the browser")
 
     async def run(self, script: str) -> Any:
         """The value of an expression; of a promise what it resolves to. Raises AssertionError at an exception."""

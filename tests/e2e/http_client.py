@@ -11,7 +11,8 @@ import contextlib
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -298,6 +299,15 @@ class Sse:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], what: str, timeout: float = PATIENCE) -> None:
+    """Ask again and again what tells no one when it changes; raises TimeoutError naming `what`."""
+    deadline = time.monotonic() + timeout
+    while not await holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout:g} s: {what}")
+        await asyncio.sleep(0.02)
 
 
 async def ask(

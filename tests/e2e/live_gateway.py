@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from tests.brokers.broker import Broker
 from tests.brokers.process import free_port
 from tests.brokers.rabbitmq import RabbitMQ
-from tests.e2e.http_client import Answer, ask, get_json
+from tests.e2e.http_client import Answer, ask, eventually, get_json
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0
@@ -69,11 +68,11 @@ class LiveGateway:
 
     async def until_link(self, service: str, wanted: Callable[[dict[str, Any]], bool], timeout: float = 20) -> None:
         """Wait until `GET /mq/{service}` fits; a stream with status=true would need a link first."""
-        deadline = time.monotonic() + timeout
-        while not wanted(view := await self.link(service)):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{service} is {view}")
-            await asyncio.sleep(0.02)
+
+        async def fits() -> bool:
+            return wanted(await self.link(service))
+
+        await eventually(fits, f"the wanted state of {service}", timeout)
 
     async def until_up(self, *services: str, timeout: float = 20) -> None:
         for service in services:
@@ -104,8 +103,8 @@ class LiveGateway:
         """The Erlang processes of this gateway's connections at RabbitMQ."""
         ports = sorted(self.broker_ports(broker))
         pairs = await broker.eval(
-            "[[list_to_binary(pid_to_list(P)), proplists:get_value(peer_port, rabbit_stomp_reader:info(P, [peer_port]))]"
-            " || P <- rabbit_stomp:list()]"
+            "[[list_to_binary(pid_to_list(P)),"
+            " proplists:get_value(peer_port, rabbit_stomp_reader:info(P, [peer_port]))] || P <- rabbit_stomp:list()]"
         )
         return [pid for pid, port in pairs if port in ports]
 

@@ -16,7 +16,7 @@ from tests.brokers.process import free_port
 from tests.e2e.bodies import HARD, as_event
 from tests.e2e.chromium import Chromium, chromium
 from tests.e2e.conftest import Target
-from tests.e2e.http_client import PATIENCE, get_json, post
+from tests.e2e.http_client import eventually, get_json, post
 from tests.e2e.live_gateway import MEMORY, running, write_config
 
 __all__ = ["chromium"]
@@ -157,10 +157,12 @@ async def test_pages_of_other_origins(tmp_path: Path, chromium: Chromium) -> Non
                 assert await page.run(_publish(f"{base}/Queues/jobs", "for the friend")) == 200
                 await page.listen(f"{base}/Queues/jobs/events")
                 assert (await page.seen(2))[1]["data"] == "for the friend"
+
             # The tab is closed; its stream would still take the next message until the gateway has noticed.
-            async with asyncio.timeout(PATIENCE):
-                while (await get_json(gateway.port, "/mq/mem/Queues/jobs"))["readers"]:
-                    await asyncio.sleep(0.02)
+            async def nobody_reads() -> bool:
+                return not (await get_json(gateway.port, "/mq/mem/Queues/jobs"))["readers"]
+
+            await eventually(nobody_reads, "the end of the closed tab's stream")
             assert (await post(gateway.port, "/mq/mem/Queues/jobs", b"not for strangers")).status == 200
             async with chromium.page(f"{stranger}/") as page:
                 for path in ("Topics/news", "Queues/jobs"):

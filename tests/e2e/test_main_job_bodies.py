@@ -37,9 +37,10 @@ async def test_hard_bodies_of_a_stomp_client_arrive_at_an_event_stream(
     topic = unique("bodies")
     client = await stomp_client(target.broker)
     path = f"/mq/mq/Topics/{topic}/events"
-    async with await Sse.open(target.port, path) as data, await Sse.open(
-        target.port, f"{path}?format=envelope"
-    ) as envelopes:
+    async with (
+        await Sse.open(target.port, path) as data,
+        await Sse.open(target.port, f"{path}?format=envelope") as envelopes,
+    ):
         for body in HARD.values():
             await client.send(f"/topic/{topic}", body, {"content-type": "text/plain"})
         for name, body in HARD.items():

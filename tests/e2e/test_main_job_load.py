@@ -72,9 +72,7 @@ class Watch:
 
 
 async def _publish_all(http: Http, target: str, publisher: int) -> list[int]:
-    return [
-        (await http.ask("POST", target, b"%d:%d" % (publisher, number))).status for number in range(EACH)
-    ]
+    return [(await http.ask("POST", target, b"%d:%d" % (publisher, number))).status for number in range(EACH)]
 
 
 async def test_five_thousand_posts_and_two_hundred_streams_on_one_connection(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import time
 
 import pytest
 
@@ -14,7 +12,7 @@ from tests.brokers.broker import Broker
 from tests.brokers.fixtures import ConnectStomp, Unique
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.e2e.conftest import Target
-from tests.e2e.http_client import Http, Sse, post
+from tests.e2e.http_client import Http, Sse, eventually, get_json, post
 
 FAST = {"Content-Type": "text/plain"}
 
@@ -44,19 +42,21 @@ async def publish(port: int, path: str, bodies: list[str]) -> None:
 
 async def settled(broker: Broker, queue: str, free: int) -> None:
     """Wait until `free` messages are in the queue and none of them is locked."""
-    async with asyncio.timeout(10):
-        while True:
-            if await depth(broker, queue) == free and (
-                not isinstance(broker, RabbitMQ) or await unacked(broker, queue) == 0
-            ):
-                return
-            await asyncio.sleep(0.05)
+
+    async def holds() -> bool:
+        locked = await unacked(broker, queue) if isinstance(broker, RabbitMQ) else 0
+        return locked == 0 and await depth(broker, queue) == free
+
+    await eventually(holds, f"{free} messages, none locked")
 
 
 async def test_every_reader_of_a_topic_gets_every_message(target: Target, unique: Unique) -> None:
     path = f"/mq/mq/Topics/{unique('news')}"
     bodies = [f"news {number}" for number in range(100)]
-    async with await Sse.open(target.port, f"{path}/events") as one, await Sse.open(target.port, f"{path}/events") as two:
+    async with (
+        await Sse.open(target.port, f"{path}/events") as one,
+        await Sse.open(target.port, f"{path}/events") as two,
+    ):
         await publish(target.port, path, bodies)
         for reader in (one, two):
             assert [event.data for event in await reader.take(100)] == bodies
@@ -75,13 +75,18 @@ async def test_readers_of_a_queue_share_it_and_what_came_before_waits(target: Ta
             while True:
                 into.append((await stream.next()).data)
 
-    async with await Sse.open(target.port, f"{path}/events") as one, await Sse.open(target.port, f"{path}/events") as two:
+    async with (
+        await Sse.open(target.port, f"{path}/events") as one,
+        await Sse.open(target.port, f"{path}/events") as two,
+    ):
         tasks = [asyncio.create_task(read(stream, into)) for stream, into in zip((one, two), got, strict=True)]
         await publish(target.port, path, bodies[20:])
         await settled(target.broker, queue, 0)
-        async with asyncio.timeout(10):
-            while sum(map(len, got)) < 60:
-                await asyncio.sleep(0.01)
+
+        async def all_read() -> bool:
+            return sum(map(len, got)) >= 60
+
+        await eventually(all_read, "sixty messages")
         for task in tasks:
             task.cancel()
     assert sorted(got[0] + got[1]) == sorted(bodies)
@@ -122,13 +127,14 @@ async def test_a_stalled_reader_loses_its_stream_and_nobody_else_anything(target
         await publish(target.port, path, [f"{number} {body}" for number in range(60)])
         assert [int(event.data.split(" ")[0]) for event in await reading] == list(range(60))
         await publish(target.port, f"/mq/mq/Queues/{queue}", [f"{number} {body}" for number in range(40)])
-        begun = time.monotonic()
-        while await target.gateway.metric("mq_gateway_streams_closed_total", reason="stalled") < closed + 2:
-            assert time.monotonic() < begun + 5, "the write timeout of 1.5 s is over"
-            await asyncio.sleep(0.05)
+
+        async def both_closed() -> bool:
+            return await target.gateway.metric("mq_gateway_streams_closed_total", reason="stalled") == closed + 2
+
+        await eventually(both_closed, "the write timeout of 1.5 s", 5)
         for stream in (stalled, stuck):
             local = stream.http.writer.get_extra_info("sockname")[1]
-            assert local not in _peers(target)
+            assert local not in target.gateway.client_ports()
     # What was not handed over is free again: a reader that reads gets the rest.
     left = await depth(target.broker, queue)
     assert left > 0
@@ -138,11 +144,6 @@ async def test_a_stalled_reader_loses_its_stream_and_nobody_else_anything(target
     assert sorted(numbers) == list(range(40 - left, 40))
     stalled.close()
     stuck.close()
-
-
-def _peers(target: Target) -> set[int]:
-    """Ports of the HTTP clients whose sockets the gateway still holds."""
-    return target.gateway.client_ports()
 
 
 async def test_nothing_stays_locked_after_two_hundred_subscriptions_under_load(
@@ -179,11 +180,12 @@ async def test_nothing_stays_locked_after_two_hundred_subscriptions_under_load(
     await asyncio.gather(*(come_and_go(number) for number in range(8)))
     done.set()
     sent = await loading
+
+    async def nothing_is_locked() -> bool:
+        return not isinstance(target.broker, RabbitMQ) or await unacked(target.broker, queue) == 0
+
+    await eventually(nothing_is_locked, "no message locked")
     left = await depth(target.broker, queue)
-    async with asyncio.timeout(10):
-        while isinstance(target.broker, RabbitMQ) and await unacked(target.broker, queue):
-            await asyncio.sleep(0.05)
-        left = await depth(target.broker, queue)
     client = await stomp_client(target.broker)
     await client.subscribe(f"/queue/{queue}")
     rest = [body.decode() for body in await client.messages(left)]
@@ -193,13 +195,8 @@ async def test_nothing_stays_locked_after_two_hundred_subscriptions_under_load(
     # At most once from the socket on: what a vanished client had not read of its socket is lost with it.
     assert got | set(rest) <= {f"m{number}" for number in range(sent)}
     assert target.gateway.broker_ports(target.broker) == links
-    view = json.loads((await _get(target.port, path)).decode())
+    view = await get_json(target.port, path)
     assert (view["readers"], view["leases"]) == (0, 0)
-
-
-async def _get(port: int, path: str) -> bytes:
-    async with await Http.connect(port) as http:
-        return (await http.ask("GET", path)).body
 
 
 async def test_a_topic_without_readers_keeps_its_publishers_happy(target: Target, unique: Unique) -> None:

@@ -48,7 +48,21 @@ NAMES = (
     "ack subscription host login passcode client-id selector browser reply-to correlation-id type persistent "
     "prefetch-count redelivered amqp-message-id content-encoding destination-type heart-beat accept-version session"
 ).split()
-BAD_NAMES = ("", " ", "a b", "a\nb", "a\r\nb", "a:b", "a\\b", "a\0b", "\u00e9", "a" * 129, "a\x7f", "\ud800", "a\n\nb\0")
+BAD_NAMES = (
+    "",
+    " ",
+    "a b",
+    "a\nb",
+    "a\r\nb",
+    "a:b",
+    "a\\b",
+    "a\0b",
+    "\u00e9",
+    "a" * 129,
+    "a\x7f",
+    "\ud800",
+    "a\n\nb\0",
+)
 
 
 @pytest.mark.usefixtures("same_connection")
@@ -69,9 +83,21 @@ async def test_values(target: Target, unique: Unique) -> None:
     async with await Http.connect(target.port) as http:
         for value in bad:
             refused(await http.ask("POST", path, b"x", {"Mq-Headers": json.dumps({"a": value})}), "invalid_header")
-        for given in ['{"a":1}', '{"a":null}', '{"a":{}}', "[]", "x", '{"a":"1","a":"2"}', '{"a":"1","A":"2"}', "{", '"']:
+        for given in [
+            '{"a":1}',
+            '{"a":null}',
+            '{"a":{}}',
+            "[]",
+            "x",
+            '{"a":"1","a":"2"}',
+            '{"a":"1","A":"2"}',
+            "{",
+            '"',
+        ]:
             refused(await http.ask("POST", path, b"x", {"Mq-Headers": given}), "invalid_header")
-        latin = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nMq-Header-a: \xe9\r\nContent-Length: 1\r\n\r\nx" % path.encode()
+        latin = (
+            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nMq-Header-a: \xe9\r\nContent-Length: 1\r\n\r\nx" % path.encode()
+        )
         refused(await http.ask_raw(latin), "invalid_header")
 
 
@@ -84,14 +110,24 @@ async def test_typed_properties(target: Target, unique: Unique) -> None:
     given += [("Mq-Delay-Ms", value) for value in numbers]
     given += [("Mq-Persistent", value) for value in ["yes", "1", "True\t1", ""]]
     given += [("Mq-Correlation-Id", "c" * 256), ("Mq-Type", "t" * 256), ("Mq-Group", ""), ("Mq-Unknown", "x")]
-    given += [("Mq-Reply-To", value) for value in ["/queue/x", "/temp-queue/x", "mem::Queues::x", "mq::Queues::a,b", "x"]]
+    given += [
+        ("Mq-Reply-To", value) for value in ["/queue/x", "/temp-queue/x", "mem::Queues::x", "mq::Queues::a,b", "x"]
+    ]
     async with await Http.connect(target.port) as http:
         for name, value in given:
             refused(await http.ask("POST", path, b"x", {name: value}), "invalid_header")
         for name in ("Mq-Delay-Ms", "Mq-Group"):
             answer = await http.ask("POST", path, b"x", {name: "1"})
             assert answer.status == 200 or answer.code == "not_supported_by_broker", answer
-        for query in ("confirm=maybe", "timeout=abc", "timeout=-1", "timeout=nan", "timeout=inf", "unknown=1", "timeout=1&timeout=2"):
+        for query in (
+            "confirm=maybe",
+            "timeout=abc",
+            "timeout=-1",
+            "timeout=nan",
+            "timeout=inf",
+            "unknown=1",
+            "timeout=1&timeout=2",
+        ):
             refused(await http.ask("POST", f"{path}?{query}", b"x"), "invalid_parameter")
 
 
@@ -141,7 +177,9 @@ async def test_content_types(target: Target, unique: Unique) -> None:
                 answer = await other.ask_raw(request % (path.encode(), raw))
             assert answer.status == 400, (raw, answer)
         for value in ("gzip", "br", "gzip, identity"):
-            refused(await ask(target.port, "POST", path, b"x", {"Content-Encoding": value}), "unsupported_encoding", 415)
+            refused(
+                await ask(target.port, "POST", path, b"x", {"Content-Encoding": value}), "unsupported_encoding", 415
+            )
 
 
 PATHS = [

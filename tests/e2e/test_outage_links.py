@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.brokers.fixtures import MakeActiveMQ, Unique
 from tests.brokers.process import free_port
 from tests.brokers.rabbitmq import RabbitMQ
@@ -122,7 +120,9 @@ async def test_wrong_password_and_missing_vhost(rabbitmq: RabbitMQ, tmp_path: Pa
         assert (await failed(gateway, "user"))["code"] == "auth_failed"
         assert (await failed(gateway, "vhost"))["code"] == "vhost_denied"
         await gateway.until_up("good")
-        shown = (await ask(gateway.port, "GET", "/mq")).body + (await post(gateway.port, "/mq/password/Queues/a", b"x")).body
+        shown = (await ask(gateway.port, "GET", "/mq")).body + (
+            await post(gateway.port, "/mq/password/Queues/a", b"x")
+        ).body
         assert secret.encode() not in shown + gateway.log.read_bytes()
         # RabbitMQ holds a refused connection for ten seconds; the gateway must not collect them.
         await asyncio.sleep(max(0.0, begun + 3 - time.monotonic()))

@@ -162,9 +162,10 @@ async def test_a_paused_broker_hurts_only_its_own_service(own_broker: Broker, tm
                 asyncio.create_task(post(gateway.port, "/mq/mq/Queues/jobs?timeout=1.5", b"x" * 100_000))
                 for _ in range(100)
             ]
-            async with await Http.connect(gateway.port) as http, await Sse.open(
-                gateway.port, "/mq/mem/Topics/news/events"
-            ) as stream:
+            async with (
+                await Http.connect(gateway.port) as http,
+                await Sse.open(gateway.port, "/mq/mem/Topics/news/events") as stream,
+            ):
                 seconds: list[float] = []
                 for number in range(20):
                     for method, path in [

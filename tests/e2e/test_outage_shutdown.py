@@ -12,7 +12,8 @@ import pytest
 
 from tests.brokers.broker import Broker
 from tests.brokers.fixtures import ConnectStomp, Unique
-from tests.e2e.http_client import Http, Sse, post
+from tests.brokers.process import accepts
+from tests.e2e.http_client import Http, Sse, eventually, post
 from tests.e2e.live_gateway import MEMORY, running, stomp, write_config
 
 DRAIN = 5
@@ -50,8 +51,11 @@ async def test_sigterm_under_load(broker: Broker, tmp_path: Path, stomp_client: 
         publishers = [
             asyncio.create_task(_publish(gateway.port, f"/mq/mq/Queues/{jobs}", name, outcomes)) for name in range(20)
         ]
-        while len(outcomes) < 200:
-            await asyncio.sleep(0.01)
+
+        async def busy() -> bool:
+            return len(outcomes) >= 200
+
+        await eventually(busy, "two hundred publishes")
         begun = time.monotonic()
         gateway.signal(signal.SIGTERM)
         async with asyncio.timeout(DRAIN + 5):
@@ -71,7 +75,7 @@ async def test_sigterm_under_load(broker: Broker, tmp_path: Path, stomp_client: 
     # A request that had not arrived when the listener closed gets no answer, at most one for each connection.
     assert counted["none"] <= 20
     subscription = await client.subscribe(f"/queue/{jobs}")
-    found = set()
+    found: set[str] = set()
     confirmed = {body for body, outcome in outcomes.items() if outcome == "confirmed"}
     while not confirmed <= found:
         found.add((await client.next_message())[1].decode())
@@ -107,10 +111,11 @@ async def test_a_second_signal_forces(tmp_path: Path, second: signal.Signals) ->
         for _ in range(30):
             assert (await post(gateway.port, "/mq/mem/Topics/news", b"x" * 300_000)).status == 200
         gateway.signal()
-        with pytest.raises(ConnectionRefusedError):
-            while True:
-                (await Http.connect(gateway.port)).close()
-                await asyncio.sleep(0.01)
+
+        async def refuses() -> bool:
+            return not accepts(gateway.port)
+
+        await eventually(refuses, "the end of listening")
         assert gateway.popen.poll() is None
         begun = time.monotonic()
         gateway.signal(second)
@@ -125,8 +130,10 @@ async def test_not_ready_while_draining_and_readers_are_sent_away(tmp_path: Path
         async with await Http.connect(gateway.port) as http:
             assert (await http.ask("GET", "/health/ready")).status == 200
             gateway.signal()
-            async with asyncio.timeout(1):
-                while (await http.ask("GET", "/health/ready")).status != 503:
-                    await asyncio.sleep(0.01)
+
+            async def unready() -> bool:
+                return (await http.ask("GET", "/health/ready")).status == 503
+
+            await eventually(unready, "not ready", 1)
             assert (await http.ask("GET", "/health/live")).status == 200
         assert await gateway.ended(DRAIN + 1 + 5) == 0

@@ -185,9 +185,10 @@ async def test_after_a_restart_of_the_gateway_the_position_is_a_gap(tmp_path: Pa
     async with running(config) as gateway, await Sse.open(gateway.port, f"{path}/events") as stream:
         assert (await post(gateway.port, path, "before")).status == 200
         position = (await stream.next()).id
-    async with running(config) as gateway, await Sse.open(
-        gateway.port, f"{path}/events", {"Last-Event-ID": position}
-    ) as stream:
+    async with (
+        running(config) as gateway,
+        await Sse.open(gateway.port, f"{path}/events", {"Last-Event-ID": position}) as stream,
+    ):
         gap = await stream.next()
         assert (gap.name, gap.json["reason"], gap.json["missed"]) == ("gap", "restart", None)
         assert (await post(gateway.port, path, "after")).status == 200
