@@ -20,12 +20,12 @@ def test_names_that_are_only_names_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize("bad", [*",*#>?", "::", "\u2028", "\u2029", *CONTROLS])
-@pytest.mark.parametrize("place", ["{}x", "x{}x", "x{}"])
-def test_what_a_broker_reads_more_into_is_refused_wherever_it_stands(bad: str, place: str) -> None:
-    with pytest.raises(InvalidName) as caught:
-        check_name(place.format(bad))
-    assert caught.value.errors[0].where == "name"
-    assert repr(bad) in str(caught.value)
+def test_what_a_broker_reads_more_into_is_refused_wherever_it_stands(bad: str) -> None:
+    for name in (f"{bad}x", f"x{bad}x", f"x{bad}"):
+        with pytest.raises(InvalidName) as caught:
+            check_name(name)
+        assert caught.value.errors[0].where == "name"
+        assert repr(bad) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["", "a" * 256, "é" * 128, "日" * 86])

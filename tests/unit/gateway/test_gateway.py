@@ -111,14 +111,15 @@ REFUSED: list[tuple[str, dict[str, Any], type[BadRequest]]] = [
 
 
 @pytest.mark.usefixtures("fake")
-@pytest.mark.parametrize(("fields", "error"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-async def test_what_no_broker_may_see_is_refused_before_the_wire(
-    fields: dict[str, Any], error: type[BadRequest]
-) -> None:
+async def test_what_no_broker_may_see_is_refused_before_the_wire() -> None:
     async with Gateway(_settings(body_bytes=1000)) as gateway:
-        publication = _publication(**fields)
-        with pytest.raises(error):
-            await gateway.publish(_destination(gateway), publication, timeout=1)
+        told = {}
+        for name, fields, _error in REFUSED:
+            try:
+                await gateway.publish(_destination(gateway), _publication(**fields), timeout=1)
+            except BadRequest as error:
+                told[name] = type(error)
+        assert told == {name: error for name, _fields, error in REFUSED}
         assert _connector(gateway).published == []
         assert gateway._budget.reserved == 0
 

@@ -227,6 +227,14 @@ async def test_closing_gives_the_rest_back_once() -> None:
     assert await consumer.get() is None
 
 
+async def test_what_comes_after_closing_is_not_acked() -> None:
+    consumer, subscription = await _open(queue())
+    await consumer.close()
+    subscription.deliver(b"late")
+    await consumer.get()
+    assert subscription.acked == []
+
+
 async def test_a_refusal_reaches_the_caller() -> None:
     connector = FakeConnector()
     connector.refusals.append(BrokerUnavailable("down"))

@@ -32,13 +32,12 @@ DANGEROUS = """
 
 
 @pytest.mark.parametrize("name", DANGEROUS)
-@pytest.mark.parametrize("change", [str, str.upper, str.lower, str.title])
-def test_reserved_names_are_refused_in_any_case(name: str, change: type[str]) -> None:
-    spelled = change(name)
-    assert is_reserved(spelled)
-    with pytest.raises(InvalidHeader, match="reserved") as caught:
-        check_headers({spelled: "1"})
-    assert caught.value.errors[0].where == spelled
+def test_reserved_names_are_refused_in_any_case(name: str) -> None:
+    for spelled in (name, name.upper(), name.lower(), name.title()):
+        assert is_reserved(spelled)
+        with pytest.raises(InvalidHeader, match="reserved") as caught:
+            check_headers({spelled: "1"})
+        assert caught.value.errors[0].where == spelled
 
 
 @pytest.mark.parametrize(
@@ -73,10 +72,11 @@ def test_names_that_do_not_fit_a_header_line_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0), 0xD800, 0xDC80, 0xDFFF])
-@pytest.mark.parametrize("place", ["{}x", "x{}x", "x{}"])
-def test_control_characters_and_broken_utf8_are_refused_in_values(code: int, place: str) -> None:
-    with pytest.raises(InvalidHeader, match="control characters"):
-        check_headers({"JobID": place.format(chr(code))})
+def test_control_characters_and_broken_utf8_are_refused_in_values(code: int) -> None:
+    bad = chr(code)
+    for value in (bad, f"{bad}x", f"x{bad}x", f"x{bad}"):
+        with pytest.raises(InvalidHeader, match="control characters"):
+            check_headers({"JobID": value})
 
 
 @pytest.mark.parametrize("value", ["", " ", "a:b\\c", "é日", "\u2028", "\U0001f600", '{"a":1}'])
