@@ -6,7 +6,7 @@ PYTHON ?= python3
 JOBS ?= auto
 # Percent of lines and of branches of app that the tests must run.
 COVERAGE ?= 95
-# Further arguments for pytest, e.g. make test ARGS="-k topics".
+# Further arguments for pytest, e.g. make test ARGS="-k topics" COVERAGE=0.
 ARGS ?=
 
 VENV := .venv

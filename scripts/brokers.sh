@@ -8,8 +8,9 @@ policy=/usr/sbin/policy-rc.d
 missing() {
     case $1 in
     rabbitmq-server) [ ! -x /usr/lib/rabbitmq/bin/rabbitmq-server ] ;;
-    activemq) [ ! -e /usr/share/activemq/bin/activemq.jar ] || ! command -v java >/dev/null ;;
-    chromium) ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null ;;
+    default-jdk-headless) ! command -v java >/dev/null || ! command -v javac >/dev/null ;;
+    activemq) [ ! -e /usr/share/activemq/bin/activemq.jar ] ;;
+    chromium) ! command -v chromium >/dev/null ;;
     esac
 }
 
@@ -25,11 +26,11 @@ forbid_services() {
 
 fetch() {
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends --no-upgrade \
-        -o DPkg::Lock::Timeout=120 "$@" >/dev/null
+        -o DPkg::Lock::Timeout=120 "$1" >/dev/null
 }
 
 wanted=
-for package in rabbitmq-server activemq chromium; do
+for package in rabbitmq-server default-jdk-headless activemq chromium; do
     ! missing "$package" || wanted="$wanted $package"
 done
 [ -n "$wanted" ] || exit 0
@@ -39,10 +40,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     forbid_services
     apt-get update -qq || echo "apt-get update failed; trying with the lists that are here" >&2
     for package in $wanted; do
-        case $package in
-        activemq) fetch activemq default-jre-headless || true ;;
-        *) fetch "$package" || true ;;
-        esac
+        fetch "$package" || true
     done
 fi
 
