@@ -15,13 +15,21 @@ missing() {
 }
 
 # The packages' scripts ask policy-rc.d before they start a service; 101 forbids it.
+starts_forbidden() {
+    [ -x "$policy" ] || return 1
+    code=0
+    "$policy" rabbitmq-server start >/dev/null 2>&1 || code=$?
+    [ "$code" = 101 ]
+}
+
 forbid_services() {
-    [ ! -e "$policy" ] || return 0
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
-    trap 'rm -f "$policy"' EXIT
+    ! starts_forbidden || return 0
+    trap 'rm -f "$policy"; [ ! -e "$policy.kept" ] || mv "$policy.kept" "$policy"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    [ ! -e "$policy" ] || mv "$policy" "$policy.kept"
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
 }
 
 fetch() {
