@@ -40,5 +40,6 @@ fi
 set -- "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 "$@" pip setuptools
 # Without isolation: the build uses the pinned setuptools, not whichever is the newest.
-"$@" --no-build-isolation --editable .
+# Warnings of the build are for its developers, not for who installs it.
+PYTHONWARNINGS=ignore "$@" --no-build-isolation --editable .
 [ -z "$group" ] || "$@" --group "$group"

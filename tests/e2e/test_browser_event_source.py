@@ -24,33 +24,52 @@ __all__ = ["chromium"]
 pytestmark = pytest.mark.browser
 
 
-class Relay:
-    """A TCP relay before the gateway, to cut a browser's connections where the browser does not know why."""
+class Listener:
+    """A server on a port of its own that leaves no connection behind; browsers also open some they never use."""
 
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._writers: set[asyncio.StreamWriter] = set()
+    def __init__(self) -> None:
+        self._writers: list[asyncio.StreamWriter] = []
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        """The port."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         try:
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
-            self.cut()
-            await asyncio.sleep(0)
+            await self.cut()
 
-    def cut(self) -> None:
-        """Reset everything."""
-        for writer in self._writers:
+    async def cut(self) -> None:
+        """Reset every connection."""
+        writers, self._writers = self._writers, []
+        for writer in writers:
             writer.transport.abort()
+        for writer in writers:
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await self.serve(reader, writer)
+        writer.close()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise NotImplementedError
+
+
+class Relay(Listener):
+    """A TCP relay before the gateway, to cut a browser's connections where the browser does not know why."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._to = port
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._to)
-        self._writers |= {writer, back}
+        self._writers.append(back)
         await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
-        self._writers -= {writer, back}
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -60,20 +79,14 @@ class Relay:
         writer.close()
 
 
-@contextlib.asynccontextmanager
-async def site() -> AsyncIterator[str]:
+class EmptyPage(Listener):
     """An origin of its own with an empty page."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 9\r\nConnection: close\r\n\r\n<p>empty\n"
-        )
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 9\r\nConnection: close\r\n\r\n"
+        writer.write(head + b"<p>empty\n")
+        await writer.drain()
 
 
 async def test_hard_bodies(target: Target, chromium: Chromium, stomp_client: ConnectStomp, unique: Unique) -> None:
@@ -103,12 +116,12 @@ async def test_it_resumes_after_its_connection_was_cut(target: Target, chromium:
         await page.listen(f"{path}/events")
         await page.seen(1)
         # Cut before its first event: the opening id alone lets it resume.
-        relay.cut()
+        await relay.cut()
         assert (await post(target.port, path, "one")).status == 200
         events = await page.seen(4)
         assert [event["name"] for event in events] == ["open", "error", "open", "message"]
         assert (events[1]["state"], events[3]["data"]) == (0, "one")
-        relay.cut()
+        await relay.cut()
         for body in ("two\nand a half", "three"):
             assert (await post(target.port, path, body)).status == 200
         events = await page.seen(8)
@@ -145,7 +158,8 @@ async def test_it_comes_back_by_itself_when_the_broker_does_not(tmp_path: Path, 
 
 
 async def test_pages_of_other_origins(tmp_path: Path, chromium: Chromium) -> None:
-    async with site() as friend, site() as stranger:
+    async with EmptyPage().listening() as one, EmptyPage().listening() as other:
+        friend, stranger = f"http://127.0.0.1:{one}", f"http://127.0.0.1:{other}"
         config = write_config(tmp_path, {"mem": MEMORY}, server={"allowed_origins": [friend]})
         async with running(config) as gateway:
             base = f"http://127.0.0.1:{gateway.port}/mq/mem"

@@ -110,7 +110,7 @@ async def test_the_watch_over_the_loop_ending_is_a_failure(
     with caplog.at_level(logging.ERROR, "mq_gateway.app"):
         async with app.router.lifespan_context(app), _client(app) as client:
             async with asyncio.timeout(5):
-                while app.state.context.failure is None:
+                while app.state.context.failure is None:  # noqa: ASYNC110 - nothing announces it
                     await asyncio.sleep(0)
             response = await client.get("/health/live")
     assert response.status_code == 503
