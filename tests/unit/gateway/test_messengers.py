@@ -145,9 +145,7 @@ async def test_a_message_that_comes_with_the_deadline_is_not_lost() -> None:
     task = asyncio.ensure_future(consumer.get(0))
     await asyncio.sleep(0)  # it waits, and its time is over with the next turn
     subscription.deliver(b"a")
-    taken = await task
-    rest = await consumer.get()
-    assert b"a" in {_body(taken), _body(rest)}
+    assert _body(await task) == b"a"
     assert subscription.acked == ["1"]
 
 
