@@ -19,7 +19,7 @@ from app.connectors.stomp.addresses import Address
 from app.connectors.stomp.frames import HEARTBEAT, FrameReader, encode
 from app.domain.link import LinkFailed, LinkFault
 
-#: Seconds a broker may stop reading before the connection is given up.
+#: Seconds a broker may take nothing of what waits for it before the connection is given up.
 WRITE_DEADLINE = 10.0
 _HIGH_WATER = 1 << 20
 
@@ -39,6 +39,8 @@ class StompTransport(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._write_timer: asyncio.TimerHandle | None = None
+        self._handed = self._taken = 0
+        self._taken_at = 0.0
         self._beat_timer: asyncio.TimerHandle | None = None
         self._read_at = self._written_at = self._loop.time()
         self._fault: LinkFailed | None = None
@@ -100,7 +102,9 @@ class StompTransport(asyncio.Protocol):
         pending, self._pending = self._pending, []
         if self._socket is not None and not self._socket.is_closing():
             self._written_at = self._loop.time()
-            self._socket.write(pending[0] if len(pending) == 1 else b"".join(pending))
+            data = pending[0] if len(pending) == 1 else b"".join(pending)
+            self._handed += len(data)
+            self._socket.write(data)
 
     # What asyncio calls.
 
@@ -122,8 +126,19 @@ class StompTransport(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writable.clear()
-        stuck = LinkFailed(LinkFault.WRITE_TIMEOUT, f"the broker read nothing for {WRITE_DEADLINE:g} s")
-        self._write_timer = self._loop.call_later(WRITE_DEADLINE, self.abort, stuck)
+        self._taken_at = self._loop.time()
+        self._watch_writing()
+
+    def _watch_writing(self) -> None:
+        """Only a standstill is a fault: a broker that reads slowly may have a backlog for as long as it likes."""
+        taken = self._handed - self.buffered + sum(map(len, self._pending))
+        now = self._loop.time()
+        if taken > self._taken:
+            self._taken, self._taken_at = taken, now
+        if now - self._taken_at >= WRITE_DEADLINE:
+            self.abort(LinkFailed(LinkFault.WRITE_TIMEOUT, f"the broker read nothing for {WRITE_DEADLINE:g} s"))
+            return
+        self._write_timer = self._loop.call_later(WRITE_DEADLINE / 10, self._watch_writing)
 
     def resume_writing(self) -> None:
         self._writable.set()
