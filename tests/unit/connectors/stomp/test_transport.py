@@ -44,7 +44,9 @@ async def test_slow_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
         loop = asyncio.get_running_loop()
         begun, received = loop.time(), 0
         while received < BACKLOG:
-            received += len(await loop.sock_recv(peer, 256 << 10))
+            piece = await loop.sock_recv(peer, 256 << 10)
+            assert piece, faults
+            received += len(piece)
             await asyncio.sleep(DEADLINE / 10)
         assert loop.time() - begun > 2 * DEADLINE
         assert faults == []
