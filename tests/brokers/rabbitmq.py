@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import subprocess
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _SBIN = Path("/usr/lib/rabbitmq/bin")
 # One scheduler that does not spin: the tests share few cores with the broker.
 _ERL_ARGS = "-noinput +S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
 _CTL_SECONDS = 30
+_CALLS = count(1)
 
 
 class RabbitMQ(Broker):
@@ -82,7 +84,9 @@ class RabbitMQ(Broker):
         Raises RuntimeError with the node's answer where it fails.
         """
         code = f"base64:encode_to_string(rabbit_json:encode(begin {erlang} end)).\n"
-        command = ["erl_call", "-n", self.node, "-c", self._cookie(), "-e"]
+        # A name of its own for each call: the node refuses a second connection from the same name.
+        caller = f"t{os.getpid()}x{next(_CALLS)}"
+        command = ["erl_call", "-n", self.node, "-h", caller, "-c", self._cookie(), "-e"]
         answer = await asyncio.to_thread(self._run, command, code)
         found = re.fullmatch(r'\{ok, "([A-Za-z0-9+/=]*)"\}', answer.strip())
         if not found:

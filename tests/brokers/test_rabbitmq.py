@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.brokers.fixtures import ConnectStomp, MakeRabbitMQ, Unique
@@ -27,6 +29,10 @@ async def test_the_shared_one_cannot_be_stopped(rabbitmq: RabbitMQ) -> None:
     for control in (rabbitmq.stop, rabbitmq.kill, rabbitmq.pause, rabbitmq.start):
         with pytest.raises(RuntimeError, match="shared"):
             await control()
+
+
+async def test_many_ask_at_the_same_time(rabbitmq: RabbitMQ) -> None:
+    assert await asyncio.gather(*(rabbitmq.eval(f"{n} + 1") for n in range(20))) == list(range(1, 21))
 
 
 async def test_users_and_vhosts(rabbitmq: RabbitMQ, stomp_client: ConnectStomp, unique: Unique) -> None:
