@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from app.config.settings import Settings
 from app.domain.errors import Draining
-from app.gateway.budget import Budget
 from app.gateway.gateway import Gateway
 from app.telemetry.metrics import Metrics
 
@@ -20,8 +19,6 @@ class Context:
         self.stopping = False
         #: A failure inside the process that cannot heal; None while all is well.
         self.failure: str | None = None
-        #: Bytes of bodies that are still arriving; from then on the gateway counts them.
-        self.arriving = Budget(settings.limits.memory, int)
         #: Open event streams, against `limits.streams`.
         self.streams = 0
 

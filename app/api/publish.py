@@ -19,7 +19,6 @@ from app.connectors.base import Destination
 from app.domain.errors import GatewayError, HeadersTooLarge, Outcome
 from app.domain.message import OCTET_STREAM, Publication, Published
 from app.domain.uri import MqUri
-from app.gateway.budget import Budget
 from app.gateway.gateway import Gateway
 from app.telemetry.metrics import NO_SERVICE, NO_TYPE
 from app.wire.ids import new_message_id
@@ -35,7 +34,7 @@ class Publish:
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """Answer a publish; raises GatewayError for the front to render, ClientGone where nobody listens."""
         exchange.publish = True
-        attempt = _Attempt(exchange, uri, self._context.arriving)
+        attempt = _Attempt(exchange, uri)
         try:
             published = await attempt.run(self._context.gateway)
         except GatewayError as error:
@@ -71,8 +70,7 @@ class Publish:
 class _Attempt:
     """One publish on its way: `outcome` is what is true if it ends here and now."""
 
-    def __init__(self, exchange: Exchange, uri: MqUri, arriving: Budget) -> None:
-        self._arriving = arriving
+    def __init__(self, exchange: Exchange, uri: MqUri) -> None:
         self.exchange = exchange
         self.uri = uri
         self.service = NO_SERVICE
@@ -93,7 +91,7 @@ class _Attempt:
         _check_size(request, limits)
         _check_reply_to(gateway, destination, request)
         cap = gateway.body_limit(destination)
-        body = await read_body(self.exchange, self._arriving, cap=cap, patience=server.idle_timeout)
+        body = await read_body(self.exchange, gateway.budget, cap=cap, patience=server.idle_timeout)
         return await self._publish(gateway, destination, _publication(destination, request, body), request)
 
     async def _publish(

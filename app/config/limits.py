@@ -22,10 +22,10 @@ class LimitSettings(Section):
     body_bytes: Size = 4_128_768
     """Largest message body in bytes; what the broker takes in one frame bounds it too."""
 
-    max_headers: Annotated[int, Field(ge=1, le=10_000)] = 64
+    max_headers: Annotated[int, Field(ge=1, le=64)] = 64
     """Message headers (count) a publish may carry."""
 
-    header_bytes: Annotated[int, Field(ge=64, le=1 << 20)] = 8192
+    header_bytes: Annotated[int, Field(ge=64, le=8192)] = 8192
     """Largest header in bytes, name and value."""
 
     in_flight: Count = 10_000

@@ -41,7 +41,7 @@ _UNSPEAKABLE = re.compile(r"[\x00-\x20\x7f-\x9f/?#%*]")
 
 
 def _service_name(name: str) -> str:
-    if not 0 < len(name.encode()) <= 255 or SEPARATOR in name or _UNSPEAKABLE.search(name):
+    if not 0 < len(name.encode()) <= 255 or SEPARATOR in f"{name}:" or _UNSPEAKABLE.search(name):
         raise PydanticCustomError(
             "name",
             "a service name has 1-255 bytes without `::`, spaces, control characters or any of / ? # % *",

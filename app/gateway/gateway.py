@@ -54,7 +54,7 @@ class Gateway:
         self._counts: dict[MqUri, Counts] = {}
         self._streams = Streams(self.metrics, self._count)
         self._registry = Registry(settings, self.metrics, self._on_state)
-        self._budget = Budget(settings.limits.memory, self._streams.buffered, self._streams.give_way)
+        self.budget = Budget(settings.limits.memory, self._streams.buffered, self._streams.give_way)
         #: Weak: a consumer nobody holds any more has ended by itself.
         self._consumers: WeakSet[Consumer] = WeakSet()
 
@@ -139,7 +139,7 @@ class Gateway:
         self._refuse_new_work()
         self.check(destination, publication)
         connector = self._registry.connector(destination.uri.service)
-        with self._budget.reserve(_size(publication)):
+        with self.budget.reserve(_size(publication)):
             await connector.publish(destination, publication, timeout=timeout, confirm=confirm)
         self._count(destination.uri).published += 1
         return Published(

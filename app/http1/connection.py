@@ -95,6 +95,7 @@ class Connection(HttpToolsProtocol):
         self._deadline.release()
         self._stall.release()
         self._deaf = True
+        self.server_state.large_heads.discard(self)
         for cycle, _ in self.pipeline:
             _disconnect(cycle)
         self.pipeline.clear()

@@ -16,7 +16,7 @@ from app.http1.connection import Connection
 from app.http1.exchange import Exchange
 from app.http1.head import Target, examine, read_target, without_upgrade
 from app.http1.refusal import Refused, malformed, too_large
-from app.http1.rules import SLICE_BYTES, GatewayState
+from app.http1.rules import HEAD_BYTES, LARGE_HEADS, SLICE_BYTES, GatewayState
 
 logger = logging.getLogger("mq_gateway.server")
 
@@ -67,10 +67,23 @@ class GatewayProtocol(Connection):
         except httptools.HttpParserError as error:
             self._refuse(self._objection or _complaint(error))
         else:
-            if self._unframed > self.rules.head_bytes:
-                self._refuse(_unframed(self.rules.head_bytes))
+            # Trailers, chunk extensions and empty lines have no reason to be as long as a head may be.
+            limit = self.rules.head_bytes if self._head_open else HEAD_BYTES
+            if self._unframed > limit or not self._may_be_large():
+                self._refuse(_unframed(limit))
             else:
                 self._wait_on()
+
+    def _may_be_large(self) -> bool:
+        """Whether this connection may gather what it does: only a few may gather a head above HEAD_BYTES."""
+        large = self.server_state.large_heads
+        if self._unframed <= HEAD_BYTES:
+            large.discard(self)
+        elif self in large or len(large) < LARGE_HEADS:
+            large.add(self)
+        else:
+            return False
+        return True
 
     def _feed(self, data: bytes) -> None:
         view = memoryview(data) if len(data) > SLICE_BYTES else data

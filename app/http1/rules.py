@@ -13,9 +13,10 @@ from app.config.server import ServerSettings
 
 #: Header lines (count) a request may have besides the message headers of a publish.
 HEAD_LINES = 64
-#: Bytes of a request's head, request line included; also the bytes that may come without any of them being
-#: a head or a body (chunk extensions, trailers, empty lines). Holds at least eight headers of the largest size.
+#: Bytes of a usual request's head, request line included. More is for publishes that use all the message
+#: headers they may have, and for a few connections (count) at the same time, so that heads cannot fill the memory.
 HEAD_BYTES = 64 << 10
+LARGE_HEADS = 64
 #: Bytes of a request target. 32 percent-encoded mqURIs of 255 bytes fit.
 TARGET_BYTES = 32 << 10
 #: Bytes by which a header line may exceed `limits.header_bytes`, which counts a message header without the
@@ -51,7 +52,7 @@ class Rules:
         """The rules that follow from the settings; `connections` (count) is what the descriptors allow."""
         return cls(
             head_lines=HEAD_LINES + limits.max_headers,
-            head_bytes=max(HEAD_BYTES, 8 * limits.header_bytes),
+            head_bytes=HEAD_BYTES + limits.max_headers * (limits.header_bytes + LINE_SLACK),
             line_bytes=limits.header_bytes + LINE_SLACK,
             header_timeout=server.header_timeout,
             idle_timeout=server.idle_timeout,
@@ -77,5 +78,7 @@ class GatewayState(ServerState):
     def __init__(self, rules: Rules) -> None:
         super().__init__()
         self.rules = rules
+        #: Connections that are gathering a head above HEAD_BYTES.
+        self.large_heads: set[object] = set()
         #: Set whenever the last connection has gone.
         self.emptied = asyncio.Event()

@@ -7,10 +7,12 @@ import contextlib
 
 import pytest
 
-from app.domain.errors import BrokerRejected, BrokerUnavailable, ConfirmTimeout
-from app.domain.link import LinkState
+from app.connectors.stomp import connector
+from app.domain.errors import BrokerRejected, BrokerUnavailable, ConfirmTimeout, InvalidHeader
+from app.domain.link import LinkFault, LinkState
+from app.domain.uri import DestinationType, MqUri
 from tests.contract.conftest import WAIT
-from tests.faults.conftest import Connect, queue, topic
+from tests.faults.conftest import Connect, publication, queue, topic
 from tests.faults.peer import Script, ScriptedPeer
 
 RABBIT = {"version": "1.2", "server": "RabbitMQ/3.10.8"}
@@ -232,3 +234,45 @@ async def test_a_listener_that_fails_hurts_nobody_else(subject: Connect, caplog:
         await it.put()
         assert it.connector.status.epoch == 1
         assert "a listener of /topic/news failed" in caplog.text
+
+
+async def test_a_subscription_not_confirmed_again_ends_the_connection(
+    subject: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its readers would hear heart-beats for ever."""
+    monkeypatch.setattr(connector, "_RESTORE_DEADLINE", 0.1)
+    async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
+        recorder, _ = await it.consume(topic())
+        peer.script.receipts = False
+        (await peer.connection()).close()
+        await it.until(lambda: it.fault is LinkFault.TIMEOUT)
+        peer.script.receipts = True
+        while await recorder.word() != "restored":
+            pass
+
+
+async def test_a_reply_to_is_what_the_configuration_calls_it(subject: Connect) -> None:
+    queues = {"replies": {"destination": "/exchange/replies/gw"}, "existing": {"declare": False}}
+    async with ScriptedPeer.listen(Script(connected=RABBIT)) as peer, subject(peer.address, queues=queues) as it:
+        for name, path in (("replies", "/exchange/replies/gw"), ("existing", "/amq/queue/existing")):
+            reply_to = MqUri("svc", DestinationType.QUEUES, name)
+            await it.connector.publish(queue(), publication(reply_to=reply_to), timeout=WAIT)
+            assert (await peer.frame("SEND"))["reply-to"] == path
+        recorder, _ = await it.consume(queue())
+        connection, frame = await peer.frame_from("SUBSCRIBE")
+        for path, shown in (
+            ("/exchange/replies/gw", "svc::Queues::replies"),
+            ("/queue/a%2Fb", "svc::Queues::a/b"),
+            ("/temp-queue/x", "/temp-queue/x"),
+        ):
+            await connection.message(frame["id"], reply_to=path, ack="1")
+            assert (await recorder.next()).message.headers["reply-to"] == shown
+
+
+async def test_a_reply_to_nobody_declared_is_refused(subject: Connect) -> None:
+    async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
+        with pytest.raises(InvalidHeader):
+            await it.connector.publish(
+                queue(), publication(reply_to=MqUri("svc", DestinationType.QUEUES, "nowhere")), timeout=WAIT
+            )
+        assert peer.count("SEND") == 0

@@ -17,16 +17,18 @@ from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.session import Session
 from app.connectors.stomp.subscription import StompSubscription
 from app.domain.errors import (
-    BrokerRejected,
     BrokerUnavailable,
     ConfirmTimeout,
     ConnectionLost,
+    FieldError,
     GatewayError,
+    InvalidHeader,
+    InvalidName,
     Overloaded,
 )
-from app.domain.link import LinkStatus
+from app.domain.link import LinkFailed, LinkFault, LinkStatus
 from app.domain.message import Publication
-from app.domain.uri import MqUri
+from app.domain.uri import DestinationType, MqUri
 
 logger = logging.getLogger("mq_gateway.stomp")
 
@@ -78,9 +80,18 @@ class StompMQConnector(MQConnector):
         self, dialect: Dialect, destination: Destination, publication: Publication
     ) -> tuple[str, dict[str, str]]:
         path = dialect.path(destination)
-        headers = dialect.send_headers(publication)
-        dialect.check_frame(path, headers, publication)
+        headers = dialect.send_headers(publication, self._reply_path(dialect, publication.reply_to))
+        dialect.check_frame(path, {**headers, **dialect.declare_headers(destination)}, publication)
         return path, headers
+
+    def _reply_path(self, dialect: Dialect, reply_to: MqUri | None) -> str | None:
+        """The STOMP destination of a reply; raises InvalidHeader where none is declared."""
+        if reply_to is None:
+            return None
+        settings = self.settings.destination(reply_to)
+        if settings is None:
+            raise InvalidHeader(f"{reply_to} is not declared", errors=[FieldError("reply-to", "a declared mqURI")])
+        return dialect.path(Destination(reply_to, settings))
 
     async def publish(
         self, destination: Destination, publication: Publication, *, timeout: float, confirm: bool = True
@@ -89,9 +100,9 @@ class StompMQConnector(MQConnector):
         with self._window():
             session = self._link.current or await self._link.session(timeout)
             path, headers = self._send_headers(session.dialect, destination, publication)
-            if not session.transport.is_writable:
+            while not session.transport.is_writable:
                 await self._room(session, deadline)
-            if path not in session.declared:
+            if destination.settings.arguments and path not in session.declared:
                 session.declared.add(path)
                 headers.update(session.dialect.declare_headers(destination))
             pending = session.send(path, publication.body, publication.content_type, headers, confirm=confirm)
@@ -171,7 +182,16 @@ class StompMQConnector(MQConnector):
     def _up(self, session: Session) -> Coroutine[Any, Any, None]:
         self._dialect = session.dialect
         self._returns = Returns(session)
+        session.known_paths.update(self._known_paths(session.dialect))
         return self._restore(session, self._returns)
+
+    def _known_paths(self, dialect: Dialect) -> Iterator[tuple[str, MqUri]]:
+        """The STOMP destinations of what is declared; a name this broker cannot have is left out."""
+        for kind, declared in (("Queues", self.settings.queues), ("Topics", self.settings.topics)):
+            for name, settings in declared.items():
+                uri = MqUri(self.service, DestinationType(kind), name)
+                with contextlib.suppress(InvalidName):
+                    yield dialect.path(Destination(uri, settings)), uri
 
     async def _restore(self, session: Session, returns: Returns) -> None:
         # Should one of them end the connection, nobody knows which: next time they go one after the other.
@@ -197,10 +217,13 @@ class StompMQConnector(MQConnector):
             try:
                 async with asyncio.timeout(_RESTORE_DEADLINE):
                     await subscription.restore(session, returns)
-            except BrokerRejected as error:
-                subscription.cancelled(str(error))
-            except (GatewayError, TimeoutError) as error:
+            except ConnectionLost as error:
                 logger.warning("%s: %s not restored: %s", self.service, subscription.destination.uri, error)
+            except GatewayError as error:
+                subscription.cancelled(str(error))
+            except TimeoutError:
+                # Its readers would wait for ever; on a new connection all are restored again.
+                session.abort(LinkFailed(LinkFault.TIMEOUT, "the broker did not confirm a subscription again"))
             # Alone on the wire, so the ERROR is about this one; RabbitMQ may send a RECEIPT all the same.
             if careful and session.unattributed > errors:
                 subscription.cancelled(f"the broker refused to subscribe again: {session.last_error}")

@@ -80,8 +80,8 @@ class Dialect:
 
     # Frames.
 
-    def send_headers(self, publication: Publication) -> Headers:
-        """Headers of SEND beside destination, content-type and receipt."""
+    def send_headers(self, publication: Publication, reply_to: str | None = None) -> Headers:
+        """Headers of SEND beside destination, content-type and receipt; `reply_to` is a STOMP destination."""
         if publication.delay_ms is not None or publication.group is not None:
             raise NotSupportedByBroker("delay and group are not mapped to this broker")
         headers = {**publication.headers, "mq-message-id": publication.message_id}
@@ -95,9 +95,8 @@ class Dialect:
             headers["persistent"] = "true"  # ActiveMQ takes only this spelling
         if publication.ttl_ms is not None:
             headers.update(self.ttl(publication.ttl_ms))
-        if publication.reply_to is not None:
-            uri = publication.reply_to
-            headers["reply-to"] = _PREFIX[uri.type] + self.quote(uri.name)
+        if reply_to is not None:
+            headers["reply-to"] = reply_to
         return headers
 
     def ttl(self, milliseconds: int) -> Headers:
@@ -183,8 +182,8 @@ class RabbitMQ(Dialect):
             headers |= {"exclusive": "true", "auto-delete": "true", "durable": "false"}
         return headers
 
-    def send_headers(self, publication: Publication) -> Headers:
-        headers = Dialect.send_headers(self, publication)
+    def send_headers(self, publication: Publication, reply_to: str | None = None) -> Headers:
+        headers = Dialect.send_headers(self, publication, reply_to)
         headers["amqp-message-id"] = publication.message_id
         return headers
 

@@ -21,6 +21,7 @@ from app.connectors.stomp.frames import body_of
 from app.connectors.stomp.transport import StompTransport
 from app.domain.errors import BrokerRejected, ConnectionLost
 from app.domain.link import LinkFailed, LinkFault
+from app.domain.uri import MqUri
 
 logger = logging.getLogger("mq_gateway.stomp")
 
@@ -50,6 +51,8 @@ class Session:
         self.closed: asyncio.Future[LinkFailed] = asyncio.get_running_loop().create_future()
         #: Destinations whose queue arguments went out on this connection.
         self.declared: set[str] = set()
+        #: What the destinations of this service are called here; for reply-to.
+        self.known_paths: dict[str, MqUri] = {}
         #: The latest ERROR that could not be tied to a request; explains a close that follows.
         self.last_error: str | None = None
         self.unattributed = 0

@@ -92,7 +92,8 @@ class StompSubscription(Subscription):
         headers = visible(frame.headers)
         uri = self.destination.uri
         if "reply-to" in headers:
-            known = session.dialect.uri_of(uri.service, headers["reply-to"])
+            path = headers["reply-to"]
+            known = session.known_paths.get(path) or session.dialect.uri_of(uri.service, path)
             headers["reply-to"] = str(known) if known is not None else headers["reply-to"]
         return Message(
             mq_uri=uri,

@@ -39,7 +39,7 @@ class StompTransport(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._write_timer: asyncio.TimerHandle | None = None
-        self._handed = self._taken = 0
+        self._queued = self._handed = self._taken = 0
         self._taken_at = 0.0
         self._beat_timer: asyncio.TimerHandle | None = None
         self._read_at = self._written_at = self._loop.time()
@@ -62,8 +62,7 @@ class StompTransport(asyncio.Protocol):
     @property
     def buffered(self) -> int:
         """Bytes handed over that the kernel has not taken yet."""
-        waiting = sum(map(len, self._pending))
-        return waiting if self._socket is None else waiting + self._socket.get_write_buffer_size()
+        return self._queued if self._socket is None else self._queued + self._socket.get_write_buffer_size()
 
     async def open(self, address: Address, context: ssl.SSLContext | None, server_name: str | None) -> None:
         """Connect; the caller sets the deadline. Raises OSError or ssl.SSLError."""
@@ -86,11 +85,12 @@ class StompTransport(asyncio.Protocol):
         if not self._pending:
             self._loop.call_soon(self._flush)
         self._pending.append(data)
+        self._queued += len(data)
 
     @property
     def is_writable(self) -> bool:
-        """Whether the kernel takes what is queued."""
-        return self._writable.is_set()
+        """Whether the kernel takes what it is given, and no more than it should get at once is queued."""
+        return self._writable.is_set() and self._queued < _HIGH_WATER
 
     async def writable(self) -> None:
         """Returns when the kernel takes what is queued; the caller sets the deadline."""
@@ -99,7 +99,7 @@ class StompTransport(asyncio.Protocol):
         await self._writable.wait()
 
     def _flush(self) -> None:
-        pending, self._pending = self._pending, []
+        pending, self._pending, self._queued = self._pending, [], 0
         if self._socket is not None and not self._socket.is_closing():
             self._written_at = self._loop.time()
             data = pending[0] if len(pending) == 1 else b"".join(pending)
@@ -131,7 +131,7 @@ class StompTransport(asyncio.Protocol):
 
     def _watch_writing(self) -> None:
         """Only a standstill is a fault: a broker that reads slowly may have a backlog for as long as it likes."""
-        taken = self._handed - self.buffered + sum(map(len, self._pending))
+        taken = self._handed - self.buffered + self._queued
         now = self._loop.time()
         if taken > self._taken:
             self._taken, self._taken_at = taken, now

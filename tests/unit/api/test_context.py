@@ -17,4 +17,3 @@ def test_without_a_running_gateway_there_is_no_work() -> None:
 
 async def test_the_gateway_is_the_running_one(context: Context) -> None:
     assert context.gateway is context.running
-    assert context.arriving.reserved == 0

@@ -121,7 +121,7 @@ async def test_what_no_broker_may_see_is_refused_before_the_wire() -> None:
                 told[name] = type(error)
         assert told == {name: error for name, _fields, error in REFUSED}
         assert _connector(gateway).published == []
-        assert gateway._budget.reserved == 0
+        assert gateway.budget.reserved == 0
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ async def test_a_failed_publish_is_not_counted_and_holds_nothing() -> None:
         with pytest.raises(BrokerUnavailable):
             await gateway.publish(_destination(gateway), _publication(), timeout=1)
         assert gateway.destination_view(_destination(gateway)).published == 0
-        assert gateway._budget.reserved == 0
+        assert gateway.budget.reserved == 0
 
 
 @pytest.mark.usefixtures("fake")
@@ -204,7 +204,7 @@ async def test_full_rings_give_way_to_publishes_and_their_readers_are_told() -> 
         reader = await gateway.open_stream(status, StreamRequest(), timeout=1)
         for _ in range(8):
             await gateway.publish(status, _publication(b"x" * 120_000), timeout=1)
-        gateway._budget._count()
+        gateway.budget._count()
         await gateway.publish(_destination(gateway), _publication(b"x" * 500_000), timeout=1)
         (gap, *_rest) = EventSource.read(reader.take(1).data).events
         assert gap.type == "gap"

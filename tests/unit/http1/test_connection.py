@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.http1 import protocol
 from app.http1.connection import Connection
 from tests.e2e.serving import PATIENCE, Client, Served, serving
 
@@ -147,10 +148,10 @@ class TestBounds:
             (_get(b"/", b"X-Large: " + b"a" * 8441), 200),
             (_get(b"/", b"X-Large: " + b"a" * 8442), 431),
             (_get(b"/", b"Mq-Headers: " + b"a" * 20_000), 200),
-            (_get(b"/", *(b"X-%d: " % n + b"a" * 8000 for n in range(8))), 200),
-            (_get(b"/", *(b"X-%d: " % n + b"a" * 8000 for n in range(9))), 431),
-            (b"GET / HTTP/1.1\r\nX-Endless: " + b"a" * 70_000, 431),
-            (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"x" * 70_000, 431),
+            (_get(b"/", *(b"Mq-Header-%d: " % n + b"a" * 8191 for n in range(64))), 200),
+            (_get(b"/", *(b"X-%d: " % n + b"a" * 8000 for n in range(76))), 431),
+            (b"GET / HTTP/1.1\r\nX-Endless: " + b"a" * 700_000, 431),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"x" * 700_000, 431),
             (b"\r\n" * 40_000, 431),
         ],
     )
@@ -171,6 +172,19 @@ class TestBounds:
         assert response.status == 431
         assert shared.arrived(before).done.wait(PATIENCE)
         assert not shared.arrived(before).complete
+
+    def test_only_a_few_heads_may_be_large_at_the_same_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(protocol, "LARGE_HEADS", 1)
+        large = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X-%d: " % n + b"a" * 8000 + b"\r\n" for n in range(20))
+        with serving() as served, served.connect() as first:
+            first.send(large)
+            with served.connect() as small:  # answered after the large head was read
+                small.send(NEXT)
+                assert small.response().status == 200
+            assert served.ask(large).status == 431
+            first.send(b"\r\n")
+            assert first.response().status == 200
+            assert served.ask(large + b"\r\n").status == 200
 
     def test_a_large_body_in_many_small_chunks_is_not_bounded_here(self, shared: Served) -> None:
         response = shared.ask(CHUNKED % b"/echo" + b"1;a=b\r\nx\r\n" * 30_000 + b"0\r\n\r\n")

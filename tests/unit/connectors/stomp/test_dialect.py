@@ -174,7 +174,7 @@ COMMON = {
     ],
 )
 def test_the_typed_fields_in_each_brokers_words(dialect: Dialect, own: dict[str, str]) -> None:
-    assert dialect.send_headers(_full()) == {**COMMON, **own}
+    assert dialect.send_headers(_full(), own["reply-to"]) == {**COMMON, **own}
 
 
 def test_what_was_not_asked_for_is_not_sent() -> None:
