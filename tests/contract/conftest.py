@@ -97,6 +97,7 @@ def service_settings(kind: str, request: pytest.FixtureRequest, **more: Any) -> 
         return ServiceSettings.model_validate({"mq_type": "Memory", **more})
     broker = request.getfixturevalue(kind)
     login = {"host": broker.host, "port": broker.port, "user": broker.user, "password": broker.password}
+    more.setdefault("allow_undeclared", True)  # the tests make up their destinations
     return ServiceSettings.model_validate({**login, **more})
 
 
