@@ -46,7 +46,8 @@ class Topic:
         self._gone = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._live = False
+        #: The link was lost, and the ring does not say so yet.
+        self._untold_loss = False
         self._woken = False
 
     @property
@@ -96,6 +97,7 @@ class Topic:
 
     async def _subscribe(self, timeout: float) -> None:
         self._cancelled = None
+        self._untold_loss = False
         self._gone.clear()
         upstream = await self._connector.subscribe(
             self.destination, self, acknowledge=False, prefetch=self.settings.prefetch, timeout=timeout
@@ -103,7 +105,6 @@ class Topic:
         if self._cancelled is not None:  # taken and ended within one turn of the loop
             raise BrokerRejected(f"the broker ended the subscription: {self._cancelled}")
         self._upstream = upstream
-        self._live = True
 
     def leave(self, reader: TopicReader) -> None:
         self.readers.discard(reader)
@@ -154,24 +155,31 @@ class Topic:
     # What the connector calls.
 
     def on_message(self, delivery: Delivery) -> None:
+        self._tell_loss()  # the first of a new connection may come before on_restored
         self._ring.append(delivery.message)
         self._wake_soon()
 
     def on_lost(self) -> None:
-        if self._live:
-            self._live = False
-            self._ring.append_gap()
-            self._wake_soon()
+        # Told when the subscription stands again: who opens until then misses something too, and who fetches
+        # the present state when told must not miss what is published between the two.
+        self._untold_loss = True
 
     def on_restored(self) -> None:
-        self._live = True
+        self._tell_loss()
+
+    def _tell_loss(self) -> None:
+        """Between the last message before a loss and the first after it: one entry, however often it was lost."""
+        if self._untold_loss:
+            self._untold_loss = False
+            self._ring.append_gap()
+            self._wake_soon()
 
     def on_cancelled(self, detail: str) -> None:
         logger.warning("%s: the broker ended the subscription: %s", self.destination.uri, detail)
         self._upstream = None
         self._cancelled = detail
         self._gone.set()
-        self._live = False
+        self._untold_loss = False
         self._ring = self._new_ring()
         for reader in list(self.readers):
             reader.end("cancelled")

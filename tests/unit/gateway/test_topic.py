@@ -321,6 +321,12 @@ async def test_a_ring_that_gives_way_costs_only_who_is_behind() -> None:
 # The link.
 
 
+def _told(reader: TopicReader) -> list[str]:
+    """What a reader gets: the bodies, and the reasons of gaps."""
+    events = _events(reader.take().data)
+    return [json.loads(event.data)["reason"] if event.type == "gap" else event.data for event in events]
+
+
 async def test_a_lost_link_is_told_once_and_in_its_place() -> None:
     bench = Bench()
     reader = await bench.open()
@@ -328,23 +334,66 @@ async def test_a_lost_link_is_told_once_and_in_its_place() -> None:
     bench.topic.on_lost()
     bench.topic.on_lost()
     bench.topic.on_restored()
+    bench.topic.on_restored()
     bench.connector.latest.deliver(b"b")
     batch = reader.take()
     assert [event.type for event in _events(batch.data)] == ["message", "gap", "message"]
     assert batch.events == 2
     assert bench.gaps == ["link_lost"]
     bench.topic.on_lost()
-    assert [event.type for event in _events(reader.take().data)] == ["gap"]
+    bench.topic.on_restored()
+    assert _told(reader) == ["link_lost"]
 
 
-async def test_a_lost_link_wakes_readers() -> None:
+async def test_it_is_told_when_the_subscription_stands_again_and_not_before() -> None:
+    """Who fetches the present state at the gap then misses nothing that is published in between."""
     bench = Bench()
     reader = await bench.open()
     task = asyncio.ensure_future(reader.ready())
-    await turns()
     bench.topic.on_lost()
     await turns()
+    assert (task.done(), reader.take().data) == (False, b"")
+    bench.topic.on_restored()
+    await turns()
     assert task.done()
+    assert _told(reader) == ["link_lost"]
+
+
+@pytest.mark.parametrize("start", ["now", "earliest"])
+async def test_who_opens_while_the_link_is_down_is_told_too(start: str) -> None:
+    bench = Bench()
+    await bench.open()
+    bench.topic.on_lost()
+    late = await bench.open(start=start)
+    bench.topic.on_restored()
+    bench.connector.latest.deliver(b"after")
+    position = EventSource.read(late.opening).last_event_id
+    assert _told(late) == ["link_lost", "after"]
+    assert _told(await bench.open(last_event_id=position)) == ["link_lost", "after"]
+    assert _told(await bench.open()) == []
+
+
+async def test_a_message_of_the_new_connection_is_behind_the_gap_and_the_next_loss_has_its_own() -> None:
+    bench = Bench()
+    reader = await bench.open()
+    bench.topic.on_lost()
+    bench.connector.latest.deliver(b"before the RECEIPT")
+    bench.topic.on_lost()
+    bench.connector.latest.deliver(b"again")
+    bench.topic.on_restored()
+    bench.connector.latest.deliver(b"after")
+    assert _told(reader) == ["link_lost", "before the RECEIPT", "link_lost", "again", "after"]
+
+
+async def test_a_new_subscription_begins_without_the_losses_of_the_old_one(timers: Timers) -> None:
+    bench = Bench(linger=0)
+    await (await bench.open()).close()
+    bench.topic.on_lost()
+    timers.pass_time(0)
+    await turns()
+    reader = await bench.open()
+    bench.connector.latest.deliver(b"a")
+    assert _told(reader) == ["a"]
 
 
 async def test_who_resumes_across_a_lost_link_is_told_too() -> None:
@@ -353,8 +402,7 @@ async def test_who_resumes_across_a_lost_link_is_told_too() -> None:
     start = EventSource.read(reader.opening).last_event_id
     bench.topic.on_lost()
     bench.topic.on_restored()
-    again = await bench.open(last_event_id=start)
-    assert _gap(again.take().data)["reason"] == "link_lost"
+    assert _told(await bench.open(last_event_id=start)) == ["link_lost"]
 
 
 async def test_when_the_broker_ends_it_every_stream_ends_behind_what_it_has() -> None:
