@@ -61,7 +61,7 @@ class Reader(ABC):
         self.wake()
 
     def end(self, reason: str) -> None:
-        """The stream ends after what is queued."""
+        """The stream ends after what is queued at this moment."""
         self._end = self._end or reason
         self.wake()
 

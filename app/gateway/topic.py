@@ -205,6 +205,8 @@ class TopicReader(Reader):
         self._ring = ring
         self._format = request.format
         self._slow: Slow = request.slow or topic.settings.slow
+        #: Number of the last entry that this reader gets, once its stream ends.
+        self._until: int | None = None
         resume = _start(ring, request)
         self._cursor = resume.cursor
         self.opening = sse.position_only(ring.position(self._cursor))
@@ -216,8 +218,14 @@ class TopicReader(Reader):
         position = self._ring.position(self._cursor)
         return sse.gap(str(self._ring.uri), reason, missed, position=position)
 
+    def end(self, reason: str) -> None:
+        # What comes from now on is not waited for: a busy Topic would never let its readers go.
+        if self._end is None:
+            self._until = self._ring.last
+        super().end(reason)
+
     def _has_events(self) -> bool:
-        return self._cursor < self._ring.last
+        return self._cursor < (self._ring.last if self._until is None else self._until)
 
     def _take_events(self, max_bytes: int) -> Batch:
         gap = self._catch_up() if self._cursor + 1 < self._ring.oldest else b""

@@ -249,6 +249,30 @@ async def test_the_end_comes_behind_what_is_queued() -> None:
     assert ends == [None, None, "drain"]
 
 
+async def test_the_end_does_not_wait_for_what_comes_after_it() -> None:
+    bench = Bench()
+    reader = await bench.open()
+    bench.connector.latest.deliver(*[b"x" * 1000] * 3)
+    reader.end("drain")
+    reader.end("cancelled")
+    ends = []
+    for _ in range(3):
+        bench.connector.latest.deliver(b"y" * 1000)
+        ends.append(reader.take(1000).end)
+    assert ends == [None, None, "drain"]
+
+
+async def test_the_end_comes_also_when_the_ring_went_on_beyond_it() -> None:
+    bench = Bench(ring_messages=2)
+    reader = await bench.open()
+    bench.connector.latest.deliver(b"a")
+    reader.end("drain")
+    bench.connector.latest.deliver(b"b", b"c", b"d")
+    batch = reader.take()
+    assert _events(batch.data)[0].type == "gap"
+    assert batch.end == "drain"
+
+
 # Slow readers.
 
 
