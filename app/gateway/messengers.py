@@ -84,6 +84,7 @@ class Consumer:
         self._subscription: Subscription | None = None
         self._working: asyncio.Task[None] | None = None
         self._cancelled: str | None = None
+        self._closed = False
 
     async def open(self, connector: MQConnector, timeout: float) -> None:
         """Subscribe; called once by the Gateway."""
@@ -138,7 +139,7 @@ class Consumer:
 
     async def _work(self, callback: Callable[[Message], Awaitable[None]]) -> None:
         try:
-            while True:
+            while not self._closed:
                 await self._handle(await self._next(), callback)
         except ConnectionLost as error:
             logger.error("%s: nothing more comes: %s", self.destination.uri, error)  # noqa: TRY400 - no defect of ours
@@ -159,14 +160,26 @@ class Consumer:
                 self._ack(delivery)
 
     async def close(self) -> None:
-        """Stop; what was not acked goes back to its Queue. Idempotent."""
-        if self._working is not None:
-            self._working.cancel()
-            await asyncio.gather(self._working, return_exceptions=True)
-        subscription, self._subscription = self._subscription, None
-        self._clear()
-        if subscription is not None:
-            await subscription.close(CLOSE_DEADLINE)
+        """Stop; what was not acked goes back to its Queue. Idempotent.
+
+        A callback may close its own consumer: it then runs to its end, and with `Acknowledgement` its message too
+        goes back. Called from elsewhere this cancels the callback.
+        """
+        self._closed = True
+        try:
+            await self._stop_working()
+        finally:  # also where a task of the callback closes, which the cancelled callback cancels in turn
+            subscription, self._subscription = self._subscription, None
+            self._clear()
+            if subscription is not None:
+                await subscription.close(CLOSE_DEADLINE)
+
+    async def _stop_working(self) -> None:
+        working = self._working
+        if working is None or working is asyncio.current_task():
+            return
+        working.cancel()
+        await asyncio.wait([working])  # and not `await working`: a cancellation must not come back to it
 
     # What the connector calls.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -368,6 +369,40 @@ async def test_closing_ends_a_callback_and_gives_its_message_back() -> None:
     worker.go_on.set()
     await turns()
     assert subscription.acked == []
+
+
+async def _directly(closing: Coroutine[Any, Any, None]) -> None:
+    await closing
+
+
+async def _in_a_task(closing: Coroutine[Any, Any, None]) -> None:
+    await asyncio.create_task(closing)
+
+
+async def _with_a_deadline(closing: Coroutine[Any, Any, None]) -> None:
+    await asyncio.wait_for(closing, 5)
+
+
+@pytest.mark.parametrize("way", [_directly, _in_a_task, _with_a_deadline])
+async def test_a_callback_may_close_its_own_consumer(
+    way: Callable[[Coroutine[Any, Any, None]], Awaitable[None]],
+) -> None:
+    seen: list[bytes] = []
+
+    async def last(message: Message) -> None:
+        seen.append(message.body)
+        await way(consumer.close())
+
+    connector = FakeConnector()
+    consumer = Consumer(queue(acknowledgement=True), last)
+    await consumer.open(connector, 5)
+    connector.latest.deliver(b"a", b"b")
+    worker = consumer._working
+    assert worker is not None
+    async with asyncio.timeout(5):
+        await asyncio.wait([worker])
+        await consumer.close()
+    assert (seen, connector.latest.acked, connector.latest.closed) == ([b"a"], [], 1)
 
 
 async def test_a_callback_whose_subscription_ends_is_told_of_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
