@@ -111,6 +111,10 @@ class MQConnector(ABC):
     def check_name(self, uri: MqUri) -> None:  # noqa: B027 - most brokers have no rule of their own
         """Refuse a name that this broker would read as another one; raises InvalidName."""
 
+    def quarantined(self, destination: Destination) -> bool:
+        """Whether the destination rests because it keeps ending the connection."""
+        return False
+
     @abstractmethod
     def check(self, destination: Destination, publication: Publication) -> None:
         """Refuse what this broker could not take; raises BadRequest and its kin. Does no I/O."""

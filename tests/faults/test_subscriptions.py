@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from app.connectors.stomp import connector
+from app.connectors.stomp import restore
 from app.domain.errors import BrokerRejected, BrokerUnavailable, ConfirmTimeout, InvalidHeader
 from app.domain.link import LinkFault, LinkState
 from app.domain.uri import DestinationType, MqUri
@@ -240,7 +240,7 @@ async def test_a_subscription_not_confirmed_again_ends_the_connection(
     subject: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its readers would hear heart-beats for ever."""
-    monkeypatch.setattr(connector, "_RESTORE_DEADLINE", 0.1)
+    monkeypatch.setattr(restore, "DEADLINE", 0.1)
     async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
         recorder, _ = await it.consume(topic())
         peer.script.receipts = False
@@ -252,7 +252,7 @@ async def test_a_subscription_not_confirmed_again_ends_the_connection(
 
 
 async def test_a_reply_to_is_what_the_configuration_calls_it(subject: Connect) -> None:
-    queues = {"replies": {"destination": "/exchange/replies/gw"}, "existing": {"declare": False}}
+    queues = {"replies": {"destination": "/exchange/replies/gw"}, "existing": {"declare": False}, "a/b": {}}
     async with ScriptedPeer.listen(Script(connected=RABBIT)) as peer, subject(peer.address, queues=queues) as it:
         for name, path in (("replies", "/exchange/replies/gw"), ("existing", "/amq/queue/existing")):
             reply_to = MqUri("svc", DestinationType.QUEUES, name)
@@ -263,6 +263,7 @@ async def test_a_reply_to_is_what_the_configuration_calls_it(subject: Connect) -
         for path, shown in (
             ("/exchange/replies/gw", "svc::Queues::replies"),
             ("/queue/a%2Fb", "svc::Queues::a/b"),
+            ("/queue/unknown", "/queue/unknown"),
             ("/temp-queue/x", "/temp-queue/x"),
         ):
             await connection.message(frame["id"], reply_to=path, ack="1")

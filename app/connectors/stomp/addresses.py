@@ -24,16 +24,42 @@ class Address:
         return f"{host}:{self.port}"
 
 
-async def resolve(hosts: Sequence[tuple[str, int]]) -> list[Address]:
+class Resolver:
+    """Looks names up for one link. A lookup that hangs holds a thread of the loop's few: there is one per name."""
+
+    def __init__(self) -> None:
+        self._running: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
+
+    async def lookup(self, name: str, port: int) -> list[Address]:
+        """The addresses of a name; joins the lookup that an earlier attempt gave up waiting for."""
+        task = self._running.get((name, port))
+        if task is None:
+            task = self._running[name, port] = asyncio.get_running_loop().create_task(_lookup(name, port))
+            task.add_done_callback(lambda done: self._finished((name, port), done))
+        return await asyncio.shield(task)
+
+    def _finished(self, key: tuple[str, int], task: asyncio.Task[list[Address]]) -> None:
+        del self._running[key]
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody may have
+
+    def close(self) -> None:
+        """At the end of the link."""
+        for task in self._running.values():
+            task.cancel()
+
+
+async def resolve(hosts: Sequence[tuple[str, int]], resolver: Resolver | None = None) -> list[Address]:
     """All addresses of all names, in the order of the names, IPv6 first, shuffled within a family as DIRAC does.
 
     Raises LinkFailed(DNS) when no name resolves.
     """
+    resolver = resolver or Resolver()
     found: list[Address] = []
     failures: list[str] = []
     for name, port in hosts:
         try:
-            found += await _lookup(name, port)
+            found += await resolver.lookup(name, port)
         except OSError as error:
             failures.append(f"{name}: {error.strerror or error}")
         except UnicodeError as error:  # a label that is empty or too long never gets to the resolver

@@ -10,6 +10,7 @@ from app.config.settings import ReconnectSettings
 #: broker that accepts and closes. The first such waits are short, so that one bad frame costs under a second.
 SHORT_LIFE = 1.0
 _SHORT_LIFE_WAIT = 0.05
+_SHORT_LIFE_MAX = 1.0
 
 
 class Backoff:
@@ -33,7 +34,8 @@ class Backoff:
         self._short_lives = self._short_lives + 1 if seconds < SHORT_LIFE else 0
         if self._short_lives <= 1:
             return 0.0
-        return self._jittered(min(self._settings.max, _SHORT_LIFE_WAIT * 2 ** min(self._short_lives, 30)))
+        wait = _SHORT_LIFE_WAIT * 2 ** min(self._short_lives, 30)
+        return self._jittered(min(self._settings.max, _SHORT_LIFE_MAX, wait))
 
     def _jittered(self, wait: float) -> float:
         return wait * (1 + random.random() * self._settings.jitter)

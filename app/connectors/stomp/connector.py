@@ -13,28 +13,30 @@ from app.connectors.base import ConnectorContext, Destination, Listener, MQConne
 from app.connectors.stomp.confirms import Pending
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link
+from app.connectors.stomp.restore import Restorer
 from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.session import Session
 from app.connectors.stomp.subscription import StompSubscription
+from app.connectors.stomp.suspects import Suspects
 from app.domain.errors import (
+    BrokerRejected,
     BrokerUnavailable,
     ConfirmTimeout,
     ConnectionLost,
+    DestinationQuarantined,
     FieldError,
-    GatewayError,
     InvalidHeader,
     InvalidName,
     Overloaded,
 )
-from app.domain.link import LinkFailed, LinkFault, LinkStatus
+from app.domain.link import LinkStatus
 from app.domain.message import Publication
 from app.domain.uri import DestinationType, MqUri
 
 logger = logging.getLogger("mq_gateway.stomp")
 
-#: Seconds for restoring one subscription after a reconnect.
-_RESTORE_DEADLINE = 10.0
-_RESTORE_TOGETHER = 100
+#: Seconds for what is still to be done when the connection has been ended.
+_CHORES_DEADLINE = 1.0
 
 
 class StompMQConnector(MQConnector):
@@ -51,7 +53,9 @@ class StompMQConnector(MQConnector):
         self._idle.set()
         self._running: asyncio.Task[None] | None = None
         self._chores: set[asyncio.Task[None]] = set()
-        self._careful = False
+        self._restorer = Restorer()
+        self._suspects = Suspects()
+        self._ended: tuple[int, tuple[str, ...]] = (-1, ())
 
     async def start(self) -> None:
         self._running = asyncio.create_task(self._link.run(), name=f"link {self.service}")
@@ -100,6 +104,7 @@ class StompMQConnector(MQConnector):
         with self._window():
             session = self._link.current or await self._link.session(timeout)
             path, headers = self._send_headers(session.dialect, destination, publication)
+            self._refuse_resting(path)
             while not session.transport.is_writable:
                 await self._room(session, deadline)
             if destination.settings.arguments and path not in session.declared:
@@ -141,7 +146,7 @@ class StompMQConnector(MQConnector):
             raise ConfirmTimeout(f"no confirmation within {timeout:g} s: it may have been delivered") from None
         finally:
             if pending is not None:
-                session.confirms.forget(pending)
+                session.forget(pending)
         if pending is None and not session.is_open:
             raise ConnectionLost("the connection was lost while the frame was handed over")
 
@@ -152,8 +157,14 @@ class StompMQConnector(MQConnector):
     ) -> Subscription:
         deadline = asyncio.get_running_loop().time() + timeout
         session = await self._link.session(timeout)
+        self._refuse_resting(session.dialect.path(destination))
         subscription = StompSubscription(
-            destination, listener, acknowledge=acknowledge, prefetch=prefetch, on_end=self._forget
+            destination,
+            listener,
+            acknowledge=acknowledge,
+            prefetch=prefetch,
+            on_end=self._forget,
+            spawn=self._chore,
         )
         try:
             async with asyncio.timeout_at(deadline):
@@ -166,16 +177,19 @@ class StompMQConnector(MQConnector):
         except asyncio.CancelledError:
             self._chore(subscription.close(timeout))
             raise
+        if subscription.ended is not None:
+            raise BrokerRejected(f"the broker ended the subscription at once: {subscription.ended}")
         self._subscriptions[subscription] = None
         return subscription
 
     def _forget(self, subscription: StompSubscription) -> None:
         self._subscriptions.pop(subscription, None)
 
-    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
+    def _chore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+        return task
 
     # The life of the link.
 
@@ -183,7 +197,9 @@ class StompMQConnector(MQConnector):
         self._dialect = session.dialect
         self._returns = Returns(session)
         session.known_paths.update(self._known_paths(session.dialect))
-        return self._restore(session, self._returns)
+        session.knows_all = self.settings.allow_undeclared
+        self._accuse(session)
+        return self._restorer.restore(list(self._subscriptions), session, self._returns)
 
     def _known_paths(self, dialect: Dialect) -> Iterator[tuple[str, MqUri]]:
         """The STOMP destinations of what is declared; a name this broker cannot have is left out."""
@@ -193,44 +209,30 @@ class StompMQConnector(MQConnector):
                 with contextlib.suppress(InvalidName):
                     yield dialect.path(Destination(uri, settings)), uri
 
-    async def _restore(self, session: Session, returns: Returns) -> None:
-        # Should one of them end the connection, nobody knows which: next time they go one after the other.
-        careful, self._careful = self._careful, True
-        limit = asyncio.Semaphore(1 if careful else _RESTORE_TOGETHER)
-        async with asyncio.TaskGroup() as group:
-            for subscription in list(self._subscriptions):
-                group.create_task(self._restore_one(subscription, session, returns, limit, careful=careful))
-        if session.is_open and not session.unattributed:
-            self._careful = False
-
-    async def _restore_one(
-        self,
-        subscription: StompSubscription,
-        session: Session,
-        returns: Returns,
-        limit: asyncio.Semaphore,
-        *,
-        careful: bool,
-    ) -> None:
-        async with limit:
-            errors = session.unattributed
-            try:
-                async with asyncio.timeout(_RESTORE_DEADLINE):
-                    await subscription.restore(session, returns)
-            except ConnectionLost as error:
-                logger.warning("%s: %s not restored: %s", self.service, subscription.destination.uri, error)
-            except GatewayError as error:
-                subscription.cancelled(str(error))
-            except TimeoutError:
-                # Its readers would wait for ever; on a new connection all are restored again.
-                session.abort(LinkFailed(LinkFault.TIMEOUT, "the broker did not confirm a subscription again"))
-            # Alone on the wire, so the ERROR is about this one; RabbitMQ may send a RECEIPT all the same.
-            if careful and session.unattributed > errors:
-                subscription.cancelled(f"the broker refused to subscribe again: {session.last_error}")
-
-    def _lost(self) -> None:
+    def _lost(self, session: Session) -> None:
+        self._ended = (session.epoch, tuple(session.suspects))
         for subscription in list(self._subscriptions):
             subscription.lost()
+
+    def _accuse(self, session: Session) -> None:
+        """Count the end of the last connection if the broker was there all the time: a restart is nobody's fault."""
+        epoch, paths = self._ended
+        if session.epoch == epoch + 1:
+            for path in self._suspects.ended(paths, asyncio.get_running_loop().time()):
+                logger.warning("%s: %s keeps ending the connection and rests", self.service, path)
+                self.context.on_event("destination_quarantined")
+
+    def _refuse_resting(self, path: str) -> None:
+        """Raises DestinationQuarantined for a destination that keeps ending the connection."""
+        rest = self._suspects.rest(path, asyncio.get_running_loop().time())
+        if rest > 0:
+            raise DestinationQuarantined("this destination keeps ending the broker's connection", retry_after=rest)
+
+    def quarantined(self, destination: Destination) -> bool:
+        with contextlib.suppress(InvalidName):
+            path = self._dialect.path(destination)
+            return self._suspects.rest(path, asyncio.get_running_loop().time()) > 0
+        return False
 
     async def close(self, timeout: float) -> None:
         if self._running is None:
@@ -243,6 +245,8 @@ class StompMQConnector(MQConnector):
                 await self._idle.wait()
                 if session is not None and session.is_open:
                     await session.disconnect()
-        running.cancel()
-        await asyncio.gather(running, *self._chores, return_exceptions=True)
+        running.cancel()  # ends the connection, and with it whatever still waits for an answer
+        _done, late = await asyncio.wait({running, *self._chores}, timeout=_CHORES_DEADLINE)
+        for task in late:
+            task.cancel()
         self._link.finish()

@@ -13,9 +13,10 @@ from typing import Any
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext
-from app.connectors.stomp.addresses import Address, resolve
+from app.connectors.stomp.addresses import Address, Resolver, resolve
 from app.connectors.stomp.backoff import Backoff
-from app.connectors.stomp.session import Session, has_backslash
+from app.connectors.stomp.login import has_backslash
+from app.connectors.stomp.session import Session
 from app.connectors.stomp.tls import client_context
 from app.domain.errors import BrokerUnavailable, Draining
 from app.domain.link import TRANSITIONS, LinkError, LinkFailed, LinkFault, LinkState, LinkStatus
@@ -96,9 +97,11 @@ def fault_of(error: OSError | LinkFailed, address: Address) -> LinkFailed:
 def _words(error: OSError | LinkFailed) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
-    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ssl.SSLError):
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno)
-    return str(error) or "no answer in time"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or "the connection was closed before it was made"
 
 
 class Link:
@@ -113,7 +116,7 @@ class Link:
         settings: ServiceSettings,
         context: ConnectorContext,
         on_up: Callable[[Session], Coroutine[Any, Any, None]],
-        on_lost: Callable[[], None],
+        on_lost: Callable[[Session], None],
     ) -> None:
         self._service = service
         self._settings = settings
@@ -121,6 +124,7 @@ class Link:
         self._on_up = on_up
         self._on_lost = on_lost
         self._backoff = Backoff(settings.reconnect)
+        self._resolver = Resolver()
         self._change = asyncio.Event()
         self._session: Session | None = None
         self._epoch = 0
@@ -146,17 +150,23 @@ class Link:
     @property
     def current(self) -> Session | None:
         """The session, if the link takes work now."""
-        return self._session if self._state is LinkState.UP else None
+        session = self._session
+        return session if session is not None and session.is_open and self._state is LinkState.UP else None
 
     async def session(self, timeout: float) -> Session:
         """The session to use, waiting for a link that is connecting; raises BrokerUnavailable or Draining."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while self._state is LinkState.CONNECTING:
+                while self._is_settling:
                     await self._change.wait()
-        if self._session is not None and self._state is LinkState.UP:
-            return self._session
+        if self.current is not None:
+            return self.current
         raise self._unavailable()
+
+    @property
+    def _is_settling(self) -> bool:
+        """An attempt is under way, or will be as soon as the end of the connection has been noticed."""
+        return self._state is LinkState.CONNECTING or (self._state is LinkState.UP and self.current is None)
 
     def _unavailable(self) -> BrokerUnavailable | Draining:
         if self._state in {LinkState.DRAINING, LinkState.CLOSED}:
@@ -179,7 +189,7 @@ class Link:
     async def run(self) -> None:
         """Keep the link until it is drained or cancelled."""
         while True:
-            wait = await self._one_life()
+            wait = await self._guarded_life()
             if self._state is LinkState.DRAINING:
                 return
             if wait > 0:
@@ -189,15 +199,20 @@ class Link:
                 self._next_attempt_at = None
             self._enter(LinkState.CONNECTING)
 
+    async def _guarded_life(self) -> float:
+        try:
+            return await self._one_life()
+        except Exception:  # a defect of ours must not leave the service without a link for ever
+            logger.exception("%s: keeping the link failed", self._service)
+            self._last_error = LinkError(LinkFault.INTERNAL, "the gateway failed; its log says why", time.time())
+            return self._backoff.after_failure()
+
     async def _one_life(self) -> float:
         """Connect and stay until the connection is lost; the seconds to wait before the next attempt."""
         try:
             session = await self._attempt()
         except LinkFailed as fault:
             self._note(fault, "cannot connect")
-            return self._backoff.after_failure()
-        except Exception:  # a defect of ours must not leave the service without a link for ever
-            logger.exception("%s: connecting failed", self._service)
             return self._backoff.after_failure()
         began = time.monotonic()
         self._note(await self._live(session), "connection lost")
@@ -221,7 +236,7 @@ class Link:
     async def _addresses(self) -> list[Address]:
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                return await resolve(self._settings.addresses())
+                return await resolve(self._settings.addresses(), self._resolver)
         except TimeoutError:
             raise LinkFailed(LinkFault.DNS, "the names were not resolved in time") from None
 
@@ -235,12 +250,14 @@ class Link:
             return await asyncio.shield(session.closed)
         finally:
             restoring.cancel()
-            await asyncio.gather(restoring, return_exceptions=True)
+            (failed,) = await asyncio.gather(restoring, return_exceptions=True)
+            if isinstance(failed, Exception):
+                logger.error("%s: restoring failed", self._service, exc_info=failed)
             self._session = None
             session.abort(LinkFailed(LinkFault.INTERNAL, "the link was closed"))
             if self._state is LinkState.UP:
                 self._enter(LinkState.CONNECTING)
-            self._on_lost()
+            self._on_lost(session)
 
     def drain(self) -> None:
         """Take no new work; what is in flight ends."""
@@ -249,4 +266,5 @@ class Link:
 
     def finish(self) -> None:
         """Over for good."""
+        self._resolver.close()
         self._enter(LinkState.CLOSED)

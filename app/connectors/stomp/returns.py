@@ -25,6 +25,8 @@ logger = logging.getLogger("mq_gateway.stomp")
 
 #: A message under way arrives right after its subscription ended, so only the latest ones matter.
 _MAX_ENDED = 1000
+#: Seconds for giving back; well below what a subscription has for its end.
+_DEADLINE = 10.0
 
 
 class Returns:
@@ -35,7 +37,7 @@ class Returns:
         self._prefix = ""
         self._last = 0
         self._ended: deque[str] = deque(maxlen=_MAX_ENDED)
-        self._janitor: asyncio.Task[str | None] | None = None
+        self._janitor: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         session.on_tag = self._seen
         session.on_orphan = self._orphan
@@ -59,36 +61,43 @@ class Returns:
 
     async def give_back(self, tokens: Iterable[str]) -> None:
         """Put these messages back on their queue; ends the connection where nothing else would free them."""
-        borrowed = await self._living_subscription()
-        if borrowed is None:
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                await self._nack_all(list(tokens))
+        except (GatewayError, TimeoutError) as error:
+            logger.warning("%s: messages cannot be given back: %s", self._session.address, error)
             self._session.abort(LinkFailed(LinkFault.INTERNAL, "reconnecting to give messages back to their queue"))
-            return
-        for token in tokens:
-            _, _, rest = token.partition("@@")
-            self._session.nack(f"T_{borrowed}@@{rest}")
 
-    async def _living_subscription(self) -> str | None:
+    async def _nack_all(self, tokens: list[str]) -> None:
+        borrowed = await self._living_subscription()
+        *others, last = (f"T_{borrowed}@@{token.partition('@@')[2]}" for token in tokens)
+        for token in others:
+            self._session.nack(token)
+        await self._session.confirmed_nack(last).future
+
+    async def _living_subscription(self) -> str:
         if self._janitor is None:
             self._janitor = asyncio.get_running_loop().create_task(self._subscribe_janitor())
+            self._janitor.add_done_callback(_retrieve)
         return await asyncio.shield(self._janitor)
 
-    async def _subscribe_janitor(self) -> str | None:
-        """A subscription that never gets a message, on a topic of its own; None where the broker refuses it."""
+    async def _subscribe_janitor(self) -> str:
+        """A subscription that never gets a message, on a topic of its own."""
         path = f"/topic/mq-gateway.returns.{secrets.token_hex(8)}"
-        route = Route(path, False, _ignore_message, _ignore_cancel)
+        route = Route(path, False, _ignore_message, self._lost_janitor)
         subscription, pending = self._session.subscribe(route, {})
-        try:
-            async with asyncio.timeout(5):
-                await pending.future
-        except (GatewayError, TimeoutError) as error:
-            logger.warning("%s: no subscription for giving messages back: %s", self._session.address, error)
-            return None
+        await pending.future
         return subscription
+
+    def _lost_janitor(self, _detail: str) -> None:
+        """The broker ended it; the next give-back makes another."""
+        self._janitor = None
 
 
 def _ignore_message(_frame: Frame) -> None:
     """Nobody publishes there."""
 
 
-def _ignore_cancel(_detail: str) -> None:
-    """The next one to need it finds out by its own deadline."""
+def _retrieve(task: asyncio.Task[str]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever gives back has it too; nobody may be waiting any more

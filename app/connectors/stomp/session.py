@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from stomp import constants as stomp
@@ -15,19 +15,18 @@ from stomp.utils import Frame, calculate_heartbeats
 
 from app.config.settings import ServiceSettings
 from app.connectors.stomp.addresses import Address
+from app.connectors.stomp.blame import Blame
 from app.connectors.stomp.confirms import Confirms, Pending
 from app.connectors.stomp.dialect import Dialect, Headers, recognise
-from app.connectors.stomp.frames import body_of
+from app.connectors.stomp.login import error_text, login_of, refused_login
 from app.connectors.stomp.transport import StompTransport
-from app.domain.errors import BrokerRejected, ConnectionLost
+from app.domain.errors import BrokerRejected, BrokerUnavailable, ConnectionLost
 from app.domain.link import LinkFailed, LinkFault
 from app.domain.uri import MqUri
 
 logger = logging.getLogger("mq_gateway.stomp")
 
-_LINE_END = re.compile(r"[\r\n\0]")
-_QUOTED = re.compile(r"'([^']*)'")
-_MAX_ERROR_TEXT = 500
+_TAG = re.compile(r"no current subscription with tag 'T_([^']*)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +52,10 @@ class Session:
         self.declared: set[str] = set()
         #: What the destinations of this service are called here; for reply-to.
         self.known_paths: dict[str, MqUri] = {}
-        #: The latest ERROR that could not be tied to a request; explains a close that follows.
-        self.last_error: str | None = None
-        self.unattributed = 0
+        self.knows_all = False
+        self.blame = Blame(self.confirms)
+        #: Destinations that were in flight when the broker closed; see suspects.py.
+        self.suspects: Iterable[str] = ()
         #: Told of an ERROR that names a subscription nobody holds any more (see returns.py).
         self.on_orphan: Callable[[str], None] = lambda _subscription: None
         self.on_tag: Callable[[str], None] = lambda _message_id: None
@@ -123,18 +123,27 @@ class Session:
         """End at once."""
         self.transport.abort(fault)
 
+    def known_uri(self, service: str, path: str) -> MqUri | None:
+        """The mqURI behind a STOMP destination; None where none is declared, or `knows_all` and none can be."""
+        known = self.known_paths.get(path)
+        return self.dialect.uri_of(service, path) if known is None and self.knows_all else known
+
     # Frames out. Each registers its receipt before it is written.
 
     def send(self, path: str, body: bytes, content_type: str, headers: Headers, *, confirm: bool) -> Pending | None:
         """SEND; the receipt to wait for, or None without `confirm`."""
+        self._check_open()
         pending = self.confirms.expect(path) if confirm else None
-        if pending is not None:
+        if pending is None:
+            self.blame.loosen(path)
+        else:
             headers[stomp.HDR_RECEIPT] = pending.receipt
         self._protocol.send(path, body, content_type, headers)
         return pending
 
     def subscribe(self, route: Route, headers: Headers) -> tuple[str, Pending]:
         """SUBSCRIBE under an id that no epoch had before; the id and the receipt to wait for."""
+        self._check_open()
         self._last_id += 1
         subscription = f"{self.epoch}-{self._last_id}"
         self._routes[subscription] = route
@@ -145,9 +154,21 @@ class Session:
 
     def unsubscribe(self, subscription: str) -> Pending:
         """UNSUBSCRIBE; messages that are already under way still come until its RECEIPT."""
+        self._check_open()
         pending = self.confirms.expect()
         self._protocol.unsubscribe(subscription, receipt=pending.receipt)
         return pending
+
+    def forget(self, pending: Pending) -> None:
+        """Nobody waits for this answer any longer."""
+        if not pending.future.done() or pending.future.cancelled():
+            self.blame.loosen(pending.path)
+        self.confirms.forget(pending)
+
+    def _check_open(self) -> None:
+        """What a closed connection is given would be lost without a word; raises BrokerUnavailable."""
+        if not self.is_open:
+            raise BrokerUnavailable("the link was lost just now", retry_after=1)
 
     def drop_route(self, subscription: str) -> None:
         self._routes.pop(subscription, None)
@@ -158,6 +179,13 @@ class Session:
     def nack(self, token: str) -> None:
         """Put back on the queue (RabbitMQ)."""
         self._protocol.nack(token, requeue="true")
+
+    def confirmed_nack(self, token: str) -> Pending:
+        """The same with a receipt, which tells that all NACKs before it were taken too."""
+        self._check_open()
+        pending = self.confirms.expect()
+        self._protocol.nack(token, receipt=pending.receipt, requeue="true")
+        return pending
 
     # Frames in.
 
@@ -197,77 +225,34 @@ class Session:
     def _on_error(self, frame: Frame) -> None:
         text = error_text(frame)
         if not self._connected.done():
-            self._connected.set_exception(_refused_login(text))
+            self._connected.set_exception(refused_login(text))
             return
         route = self._routes.pop(frame.headers.get(stomp.HDR_SUBSCRIPTION, ""), None)
         if route is not None:
             route.on_cancelled(text)
-        elif not self._refuse_culprit(frame.headers.get("receipt-id", ""), text):
-            self.last_error = text
-            self.unattributed += 1
+            return
+        culprit = self.blame.culprit(frame.headers.get("receipt-id", ""), text, self.dialect.unquote)
+        if culprit is not None:
+            self.confirms.refuse(culprit, BrokerRejected(f"the broker refused: {text}"))
+        elif not self._is_orphan(text):
+            self.blame.unexplained(text)
             self._on_event("error_unattributed")
 
-    def _refuse_culprit(self, receipt: str, text: str) -> bool:
-        """End the one request that this ERROR is about, if there is exactly one."""
-        named = self.confirms.with_id(receipt)
-        culprits = [named] if named is not None else self._mentioned(text)
-        if len(culprits) == 1:
-            self.confirms.refuse(culprits[0], BrokerRejected(f"the broker refused: {text}"))
-            return True
-        return self._is_orphan(text)
-
-    def _mentioned(self, text: str) -> list[Pending]:
-        # RabbitMQ's ERROR carries no receipt-id, but quotes the queue, exchange or key it is about.
-        quoted = set(_QUOTED.findall(text))
-        return [
-            pending
-            for pending in self.confirms
-            if quoted & {self.dialect.unquote(part) for part in pending.path.split("/")[2:]}
-        ]
-
     def _is_orphan(self, text: str) -> bool:
-        if "no current subscription with tag" not in text:
-            return False
-        for quoted in _QUOTED.findall(text):
-            self.on_orphan(quoted.removeprefix("T_"))
-        return True
+        """Whether this is RabbitMQ's word for a message that was under way when its subscription ended."""
+        found = _TAG.search(text)
+        if found is not None:
+            self.on_orphan(found[1])
+        return found is not None
 
     def _on_closed(self, fault: LinkFailed) -> None:
-        if self.last_error is not None and fault.fault is LinkFault.CLOSED_BY_BROKER:
-            fault = LinkFailed(fault.fault, f"{fault}; before that it said: {self.last_error}")
+        if fault.fault is LinkFault.CLOSED_BY_BROKER:
+            self.suspects = self.blame.suspects()
+            if self.blame.last_error is not None:
+                fault = LinkFailed(fault.fault, f"{fault}; before that it said: {self.blame.last_error}")
         if not self._connected.done():
             self._connected.set_exception(fault)
             self._connected.exception()  # whoever waits gets it too; nobody may be waiting
         if not self.closed.done():
             self.closed.set_result(fault)
         self.confirms.fail_all(ConnectionLost, f"the connection was lost before the broker confirmed: {fault}")
-
-
-def login_of(settings: ServiceSettings) -> tuple[str, str | None, str | None, str | None]:
-    """Virtual host, user, password and client id; raises LinkFailed where one would end its line in CONNECT."""
-    password = settings.password.get_secret_value() if settings.password is not None else None
-    login = (settings.vhost, settings.user, password, settings.client_id)
-    if any(value is not None and _LINE_END.search(value) for value in login):
-        raise LinkFailed(LinkFault.AUTH_FAILED, "vhost, user, password or client_id has a line end or NUL")
-    return login
-
-
-def has_backslash(settings: ServiceSettings) -> bool:
-    """Whether brokers may read this login differently."""
-    return any(value is not None and "\\" in value for value in login_of(settings))
-
-
-def error_text(frame: Frame) -> str:
-    """What the broker says in an ERROR: its `message` header and body, on one line, cut."""
-    body = body_of(frame).decode(errors="replace")
-    text = " ".join(f"{frame.headers.get('message', '')}: {body}".split()).strip(": ")
-    return text[:_MAX_ERROR_TEXT]
-
-
-def _refused_login(text: str) -> LinkFailed:
-    lower = text.lower()
-    if "virtual host" in lower or "vhost" in lower:
-        return LinkFailed(LinkFault.VHOST_DENIED, text)
-    if "version" in lower:
-        return LinkFailed(LinkFault.VERSION, text)
-    return LinkFailed(LinkFault.AUTH_FAILED, text)

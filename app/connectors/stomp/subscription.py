@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from stomp import constants as stomp
 from stomp.utils import Frame
@@ -14,8 +15,12 @@ from app.connectors.stomp.frames import body_of
 from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.session import Route, Session
 from app.domain.errors import GatewayError
+from app.domain.link import LinkFailed, LinkFault
 from app.domain.message import Message
 from app.wire.headers import visible
+
+#: Seconds for UNSUBSCRIBE and giving back. Then the connection is ended, which gives everything back.
+END_DEADLINE = 30.0
 
 
 class StompSubscription(Subscription):
@@ -29,12 +34,16 @@ class StompSubscription(Subscription):
         acknowledge: bool,
         prefetch: int,
         on_end: Callable[[StompSubscription], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self.destination = destination
         self._listener = listener
         self._acknowledge = acknowledge
         self._prefetch = prefetch
         self._on_end = on_end
+        self._spawn = spawn
+        #: Why the broker ended it, None while it has not.
+        self.ended: str | None = None
         self._session: Session | None = None
         self._returns: Returns | None = None
         self._id = ""
@@ -50,14 +59,15 @@ class StompSubscription(Subscription):
         route = Route(path, self._acknowledge, self._on_frame, self._on_cancelled)
         headers = dialect.subscribe_headers(self.destination, self._prefetch if self._acknowledge else None)
         self._id, pending = session.subscribe(route, headers)
-        session.declared.add(path)
+        if self.destination.settings.arguments:
+            session.declared.add(path)
         try:
             await pending.future
         except GatewayError:
             session.drop_route(self._id)
             raise
         finally:
-            session.confirms.forget(pending)
+            session.forget(pending)
 
     async def restore(self, session: Session, returns: Returns) -> None:
         """After a reconnect; a refusal cancels the subscription, a lost connection leaves it for the next one."""
@@ -74,10 +84,15 @@ class StompSubscription(Subscription):
 
     def cancelled(self, detail: str) -> None:
         """The broker will not have this subscription."""
+        session = self._session
+        if session is not None and session.is_open:
+            session.drop_route(self._id)
+            session.unsubscribe(self._id).future.add_done_callback(_retrieve)
         self._on_cancelled(detail)
 
     def _on_cancelled(self, detail: str) -> None:
         self._session = None
+        self.ended = detail
         self._on_end(self)
         self._listener.on_cancelled(detail)
 
@@ -93,7 +108,7 @@ class StompSubscription(Subscription):
         uri = self.destination.uri
         if "reply-to" in headers:
             path = headers["reply-to"]
-            known = session.known_paths.get(path) or session.dialect.uri_of(uri.service, path)
+            known = session.known_uri(uri.service, path)
             headers["reply-to"] = str(known) if known is not None else headers["reply-to"]
         return Message(
             mq_uri=uri,
@@ -106,21 +121,32 @@ class StompSubscription(Subscription):
         )
 
     def ack(self, delivery: Delivery) -> bool:
-        # After UNSUBSCRIBE it is too late: it all goes back, and a second answer would end RabbitMQ's connection.
-        if self._session is None or self._closing or delivery.token not in self._unacked:
+        session = self._owner(delivery)
+        if session is None:
             return False
         del self._unacked[delivery.token]
-        self._session.ack(delivery.token)
+        session.ack(delivery.token)
         return True
 
     def nack(self, delivery: Delivery) -> bool:
-        if self._session is None or self._closing or delivery.token not in self._unacked:
+        session = self._owner(delivery)
+        if session is None:
             return False
-        if not self._session.dialect.nack_requeues:
-            return self._reopen(self._session)
+        if not session.dialect.nack_requeues:
+            return self._reopen(session)
         del self._unacked[delivery.token]
-        self._session.nack(delivery.token)
+        session.nack(delivery.token)
         return True
+
+    def _owner(self, delivery: Delivery) -> Session | None:
+        """The connection that delivered it and still waits for an answer: an answer never crosses an epoch.
+
+        After UNSUBSCRIBE it is too late: it all goes back, and a second answer would end RabbitMQ's connection.
+        """
+        session = self._session
+        if session is None or not session.is_open or self._closing or delivery.epoch != session.epoch:
+            return None
+        return session if delivery.token in self._unacked else None
 
     def _reopen(self, session: Session) -> bool:
         # Only ending the subscription gives messages back here; all that is unacked comes again, marked redelivered.
@@ -145,13 +171,19 @@ class StompSubscription(Subscription):
         self._closing = True
         self._on_end(self)
         session = self._session
-        if session is None or not session.is_open:
-            return
+        if session is not None and session.is_open:
+            # Goes on where the caller's patience ends: what is unacked must not stay locked to the connection.
+            await asyncio.wait([self._spawn(self._finish(session))], timeout=timeout)
+
+    async def _finish(self, session: Session) -> None:
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(END_DEADLINE):
                 await self._unsubscribe(session)
-        except (TimeoutError, GatewayError):
-            pass  # the connection is lost or stuck: its end gives everything back
+        except GatewayError:
+            pass  # the connection is lost: its end gives everything back
+        except TimeoutError:
+            if self._acknowledge:
+                session.abort(LinkFailed(LinkFault.TIMEOUT, "the broker did not confirm the end of a subscription"))
         finally:
             session.drop_route(self._id)
 
