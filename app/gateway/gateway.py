@@ -27,9 +27,10 @@ from app.domain.link import LinkState
 from app.domain.message import Message, Publication, Published
 from app.domain.uri import DestinationType, MqUri
 from app.gateway.budget import Budget
+from app.gateway.counters import Counters, declared
 from app.gateway.messengers import Consumer, Producer
 from app.gateway.registry import Registry
-from app.gateway.stream import Counts, Reader, StreamRequest
+from app.gateway.stream import Reader, StreamRequest
 from app.gateway.streams import Streams
 from app.gateway.views import DestinationView, ServiceView, destination_view, service_view
 from app.telemetry.metrics import Metrics
@@ -38,8 +39,6 @@ from app.wire.payload import check_json, is_json
 
 #: Seconds for RECEIPTs, give-backs and DISCONNECT when the gateway closes.
 CLOSE_DEADLINE = 5.0
-#: Counters are kept for this many destinations; undeclared ones could otherwise grow without end.
-_MAX_COUNTED = 100_000
 
 
 class Gateway:
@@ -51,8 +50,8 @@ class Gateway:
         self.draining = False
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.started_at = time.time()
-        self._counts: dict[MqUri, Counts] = {}
-        self._streams = Streams(self.metrics, self._count)
+        self._counters = Counters(settings.services)
+        self._streams = Streams(self.metrics, self._counters.used)
         self._registry = Registry(settings, self.metrics, self._on_state)
         self.budget = Budget(settings.limits.memory, self._streams.buffered, self._streams.give_way)
         #: Weak: a consumer nobody holds any more has ended by itself.
@@ -80,14 +79,6 @@ class Gateway:
         await asyncio.gather(*(consumer.close() for consumer in self._consumers), return_exceptions=True)
         await self._streams.close()
         await self._registry.close(CLOSE_DEADLINE)
-
-    def _count(self, uri: MqUri) -> Counts:
-        counts = self._counts.get(uri)
-        if counts is None:
-            counts = Counts()
-            if len(self._counts) < _MAX_COUNTED:
-                self._counts[uri] = counts
-        return counts
 
     def _on_state(self, service: str, state: LinkState) -> None:
         self._streams.tell_link(service, state)
@@ -141,7 +132,7 @@ class Gateway:
         connector = self._registry.connector(destination.uri.service)
         with self.budget.reserve(_size(publication)):
             await connector.publish(destination, publication, timeout=timeout, confirm=confirm)
-        self._count(destination.uri).published += 1
+        self._counters.used(destination.uri).published += 1
         return Published(
             message_id=publication.message_id,
             mq_uri=destination.uri,
@@ -186,22 +177,20 @@ class Gateway:
         return [self.service(name) for name, _connector in sorted(self._registry, key=lambda pair: pair[0])]
 
     def service(self, name: str) -> ServiceView:
-        """One service with its declared destinations and those in use; raises UnknownService."""
+        """One service with its declared destinations and the last used of the others; raises UnknownService."""
         connector = self._registry.connector(name)
-        uris = [MqUri(name, DestinationType.QUEUES, queue) for queue in connector.settings.queues]
-        uris += [MqUri(name, DestinationType.TOPICS, topic) for topic in connector.settings.topics]
-        used = (uri for uri in self._counts if uri.service == name)
+        others, omitted = self._counters.undeclared(name)
         # Not resolved: one name that this broker would refuse must not hide the others.
-        found = {uri: connector.settings.destination(uri) for uri in (*uris, *used)}
+        found = {uri: connector.settings.destination(uri) for uri in (*declared(name, connector.settings), *others)}
         views = [
             self.destination_view(Destination(uri, settings)) for uri, settings in found.items() if settings is not None
         ]
-        return service_view(connector, views)
+        return service_view(connector, views, omitted)
 
     def destination_view(self, destination: Destination) -> DestinationView:
         """One destination with its counters."""
         uri = destination.uri
-        return destination_view(destination, self._streams.readers(uri), self._counts.get(uri, Counts()))
+        return destination_view(destination, self._streams.readers(uri), self._counters.of(uri))
 
     def link_states(self) -> dict[str, str]:
         """The state of the link of every service."""

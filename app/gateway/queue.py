@@ -16,17 +16,18 @@ CLOSE_DEADLINE = 5.0
 class QueueReader(Reader):
     """At most `prefetch` messages are here; the broker sends the next when one was acked."""
 
-    def __init__(self, form: Format, counts: Counts, on_close: Callable[[QueueReader], None]) -> None:
-        super().__init__(counts)
+    def __init__(self, form: Format, on_close: Callable[[QueueReader], None]) -> None:
+        super().__init__(Counts())
         self._format = form
         self._on_close = on_close
         self._waiting: deque[Delivery] = deque()
         self._handing: list[Delivery] = []
         self._subscription: Subscription | None = None
 
-    def attach(self, subscription: Subscription) -> None:
-        """The broker took the subscription."""
+    def attach(self, subscription: Subscription, counts: Counts) -> None:
+        """The broker took the subscription; from now on the destination's `counts` are added to."""
         self._subscription = subscription
+        self._counts = counts
 
     @property
     def buffered(self) -> int:

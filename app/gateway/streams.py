@@ -23,7 +23,7 @@ logger = logging.getLogger("mq_gateway.streams")
 
 
 class Streams:
-    """Opens readers and ends them. Counts are kept per destination that was ever used."""
+    """Opens readers and ends them. `counts` is asked for a destination's counts once a reader is open."""
 
     def __init__(self, metrics: Metrics, counts: Callable[[MqUri], Counts]) -> None:
         self._metrics = metrics
@@ -58,7 +58,7 @@ class Streams:
                 destination,
                 settings,
                 connector,
-                self._counts(uri),
+                partial(self._counts, uri),
                 on_gap=lambda reason: gaps.labels(uri.service, reason).inc(),
             )
         return topic
@@ -71,12 +71,11 @@ class Streams:
         self, destination: Destination, connector: MQConnector, request: StreamRequest, timeout: float
     ) -> QueueReader:
         uri = destination.uri
-        reader = QueueReader(request.format, self._counts(uri), partial(self._forget_queue_reader, uri))
-        reader.attach(
-            await connector.subscribe(
-                destination, reader, acknowledge=True, prefetch=destination.settings.prefetch, timeout=timeout
-            )
+        reader = QueueReader(request.format, partial(self._forget_queue_reader, uri))
+        subscription = await connector.subscribe(
+            destination, reader, acknowledge=True, prefetch=destination.settings.prefetch, timeout=timeout
         )
+        reader.attach(subscription, self._counts(uri))
         self._queues.setdefault(uri, set()).add(reader)
         return reader
 

@@ -29,7 +29,7 @@ class Topic:
         destination: Destination,
         settings: TopicSettings,
         connector: MQConnector,
-        counts: Counts,
+        counts: Callable[[], Counts],
         on_gap: Callable[[str], None],
     ) -> None:
         self.destination = destination
@@ -57,7 +57,7 @@ class Topic:
 
     def tell_gap(self, reason: str) -> None:
         """A reader was told of a gap."""
-        self.counts.gaps += 1
+        self.counts().gaps += 1
         self._on_gap(reason)
 
     def _new_ring(self) -> Ring:
@@ -200,7 +200,7 @@ class TopicReader(Reader):
     """A cursor into the ring."""
 
     def __init__(self, topic: Topic, ring: Ring, request: StreamRequest) -> None:
-        super().__init__(topic.counts)
+        super().__init__(topic.counts())
         self._topic = topic
         self._ring = ring
         self._format = request.format

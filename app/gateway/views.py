@@ -45,6 +45,8 @@ class ServiceView:
     last_error: LinkErrorView | None
     next_attempt_at: str | None
     destinations: list[DestinationView]
+    #: Undeclared ones in use that are not listed.
+    destinations_omitted: int
 
 
 def destination_view(destination: Destination, readers: int, counts: Counts) -> DestinationView:
@@ -60,7 +62,7 @@ def destination_view(destination: Destination, readers: int, counts: Counts) -> 
     )
 
 
-def service_view(connector: MQConnector, destinations: list[DestinationView]) -> ServiceView:
+def service_view(connector: MQConnector, destinations: list[DestinationView], omitted: int = 0) -> ServiceView:
     """The view of one service."""
     status = connector.status
     return ServiceView(
@@ -73,6 +75,7 @@ def service_view(connector: MQConnector, destinations: list[DestinationView]) ->
         last_error=_error_view(status.last_error),
         next_attempt_at=None if status.next_attempt_at is None else rfc3339(status.next_attempt_at),
         destinations=destinations,
+        destinations_omitted=omitted,
     )
 
 

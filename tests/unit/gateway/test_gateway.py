@@ -27,8 +27,7 @@ from app.domain.errors import (
 from app.domain.link import LinkState
 from app.domain.message import Message, Publication
 from app.domain.uri import DestinationType, MqUri
-from app.gateway import gateway as module
-from app.gateway import registry
+from app.gateway import counters, registry
 from app.gateway.gateway import Gateway
 from app.gateway.stream import StreamRequest
 from app.telemetry.metrics import Metrics
@@ -210,13 +209,31 @@ async def test_full_rings_give_way_to_publishes_and_their_readers_are_told() -> 
         assert gap.type == "gap"
 
 
-async def test_counters_are_kept_for_so_many_destinations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_COUNTED", 2)
-    async with Gateway(_settings({"open": SERVICES["open"]})) as gateway:
-        for name in ("a", "b", "c"):
+async def test_the_view_lists_the_last_used_and_how_many_more_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "MAX_LISTED", 2)
+    services = {"open": {**SERVICES["open"], "queues": {"declared": {}}}}
+    async with Gateway(_settings(services)) as gateway:
+        for name in ("a", "b", "c", "a"):
             destination = _destination(gateway, f"open::Queues::{name}")
             await gateway.publish(destination, _publication(), timeout=1)
-        assert [view.published for view in gateway.service("open").destinations] == [1, 1]
+        view = gateway.service("open")
+        listed = [(shown.mq_uri.rpartition(":")[2], shown.published) for shown in view.destinations]
+        assert listed == [("declared", 0), ("a", 2), ("c", 1)]
+        assert view.destinations_omitted == 1
+        assert gateway.destination_view(_destination(gateway, "open::Queues::b")).published == 1
+
+
+@pytest.mark.usefixtures("fake")
+async def test_a_name_of_which_nothing_came_is_not_listed() -> None:
+    async with Gateway(_settings()) as gateway:
+        for kind in ("Queues", "Topics"):
+            destination = _destination(gateway, f"open::{kind}::refused")
+            _connector(gateway, "open").refusals += [BrokerUnavailable("down")] * 2
+            with pytest.raises(BrokerUnavailable):
+                await gateway.open_stream(destination, StreamRequest(), timeout=1)
+            with pytest.raises(BrokerUnavailable):
+                await gateway.publish(destination, _publication(), timeout=1)
+        assert gateway.service("open").destinations == []
 
 
 # Streams.

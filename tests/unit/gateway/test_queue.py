@@ -19,9 +19,9 @@ class Bench:
     def __init__(self, form: Format = "data") -> None:
         self.counts = Counts()
         self.left: list[QueueReader] = []
-        self.reader = QueueReader(form, self.counts, self.left.append)
+        self.reader = QueueReader(form, self.left.append)
         self.subscription = FakeSubscription(self.reader)
-        self.reader.attach(self.subscription)
+        self.reader.attach(self.subscription, self.counts)
 
     def take(self, max_bytes: int = 65_536) -> list[str]:
         """Take a batch and hand it over; the data of its events."""
@@ -136,10 +136,10 @@ async def test_when_the_broker_ends_it_the_stream_ends_and_nothing_is_acked() ->
 
 @pytest.mark.parametrize("late", [True, False])
 async def test_a_message_before_the_subscription_is_known_is_kept(*, late: bool) -> None:
-    reader = QueueReader("data", Counts(), lambda _reader: None)
+    reader = QueueReader("data", lambda _reader: None)
     subscription = FakeSubscription(reader)
     subscription.deliver(b"a")
     if late:
-        reader.attach(subscription)
+        reader.attach(subscription, Counts())
     reader.handed_over(reader.take())
     assert subscription.acked == (["1"] if late else [])

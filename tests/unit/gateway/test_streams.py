@@ -71,12 +71,13 @@ async def test_events_of_each_format() -> None:
     assert '"body":"a"' in EventSource.read(wrapped.take().data).events[0].data
 
 
-async def test_a_queue_that_cannot_be_opened_leaves_nothing_behind() -> None:
+async def test_what_cannot_be_opened_leaves_nothing_behind() -> None:
     bench = Bench()
-    bench.connector.refusals.append(BrokerUnavailable("down"))
-    with pytest.raises(BrokerUnavailable):
-        await bench.open(queue())
-    assert bench.streams._queues == {}
+    for destination in (queue(), topic()):
+        bench.connector.refusals.append(BrokerUnavailable("down"))
+        with pytest.raises(BrokerUnavailable):
+            await bench.open(destination)
+    assert (bench.streams._queues, bench.counts) == ({}, {})
 
 
 async def test_a_closed_queue_reader_leaves_nothing_behind() -> None:

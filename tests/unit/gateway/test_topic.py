@@ -28,7 +28,7 @@ class Bench:
         self.gaps: list[str] = []
         destination = topic(**settings)
         assert isinstance(destination.settings, TopicSettings)
-        self.topic = Topic(destination, destination.settings, self.connector, self.counts, self.gaps.append)
+        self.topic = Topic(destination, destination.settings, self.connector, lambda: self.counts, self.gaps.append)
 
     async def open(self, **request: Any) -> TopicReader:
         return await self.topic.open(StreamRequest(**request), 5)

@@ -46,15 +46,16 @@ async def test_a_service_that_was_never_connected() -> None:
         "last_error": None,
         "next_attempt_at": None,
         "destinations": [],
+        "destinations_omitted": 0,
     }
 
 
 async def test_a_service_that_is_down_says_why_and_when_it_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeConnector, "status", MORE)
     destination = destination_view(queue(), 0, Counts())
-    view = asdict(service_view(FakeConnector(), [destination]))
+    view = asdict(service_view(FakeConnector(), [destination], 7))
     assert view["link"] == "down"
     assert (view["broker"], view["address"]) == ("RabbitMQ/3.10.8", "192.0.2.1:61613")
     assert view["last_error"] == {"code": "refused", "detail": "nobody listens", "at": "1970-01-01T00:00:01.500Z"}
     assert view["next_attempt_at"] == "1970-01-01T00:00:02.250Z"
-    assert view["destinations"] == [asdict(destination)]
+    assert (view["destinations"], view["destinations_omitted"]) == ([asdict(destination)], 7)

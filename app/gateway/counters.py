@@ -1,0 +1,51 @@
+"""What happened on each destination since the start of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+
+from app.config.settings import ServiceSettings
+from app.domain.uri import DestinationType, MqUri
+from app.gateway.stream import Counts
+
+#: Counters are kept for this many undeclared destinations of a service, the last used; names come without end.
+MAX_UNDECLARED = 10_000
+#: What a view lists of them: it is made on the event loop.
+MAX_LISTED = 1_000
+
+
+def declared(service: str, settings: ServiceSettings) -> list[MqUri]:
+    """The declared destinations of a service, Queues first."""
+    queues = [MqUri(service, DestinationType.QUEUES, name) for name in settings.queues]
+    return queues + [MqUri(service, DestinationType.TOPICS, name) for name in settings.topics]
+
+
+class Counters:
+    """Counts per destination. Those that are not declared are there from their first use, and only the last used."""
+
+    def __init__(self, services: Mapping[str, ServiceSettings]) -> None:
+        self._counts = {uri: Counts() for name in services for uri in declared(name, services[name])}
+        self._undeclared: dict[str, dict[MqUri, Counts]] = {name: {} for name in services}
+
+    def used(self, uri: MqUri) -> Counts:
+        """The counts of a destination, to be added to; for what succeeded: what fails must leave no name behind."""
+        counts = self._counts.get(uri)
+        if counts is not None:
+            return counts
+        others = self._undeclared[uri.service]
+        counts = others.pop(uri) if uri in others else Counts()
+        others[uri] = counts  # the last used is the last
+        if len(others) > MAX_UNDECLARED:
+            del others[next(iter(others))]
+        return counts
+
+    def of(self, uri: MqUri) -> Counts:
+        """The counts of a destination as they are; zeros where none are kept."""
+        return self._counts.get(uri) or self._undeclared[uri.service].get(uri) or Counts()
+
+    def undeclared(self, service: str) -> tuple[list[MqUri], int]:
+        """The destinations used last that are not declared, the last first, and how many more are known."""
+        others = self._undeclared[service]
+        listed = list(islice(reversed(others), MAX_LISTED))
+        return listed, len(others) - len(listed)
