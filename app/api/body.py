@@ -1,15 +1,15 @@
-"""Reading a request's body under a cap, piece by piece, with a deadline for every piece."""
+"""Reading a request's body under a cap, however small its pieces are, and no slower than a pace."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-
-from starlette.types import Message
+from collections.abc import Callable
 
 from app.api.exchange import ClientGone, Exchange
 from app.domain.errors import BodyTooLarge, MalformedRequest, UnsupportedEncoding
+from app.domain.pace import BODY_RATE, time_left
 from app.gateway.budget import Budget
+from app.http1.deadline import Deadline
 
 
 def check_encoding(exchange: Exchange) -> None:
@@ -29,17 +29,14 @@ async def read_body(exchange: Exchange, budget: Budget, *, cap: int, patience: f
     """The whole body, at most `cap` bytes; what has arrived of it is held in `budget` until it is whole.
 
     A Content-Length above the cap is refused before anything is read, also before a `100 Continue`; a chunked
-    body as soon as it crosses the cap. Raises BodyTooLarge, Overloaded, MalformedRequest when no byte came for
-    `patience` seconds, and ClientGone when the client left: a part of a body is never published.
+    body as soon as it crosses the cap. Raises BodyTooLarge, Overloaded, MalformedRequest when it comes slower
+    than `app.domain.pace` allows (`patience` in seconds), and ClientGone when the client left: a part of a body
+    is never published.
     """
     length = _content_length(exchange)
     if length is not None and length > cap:
         raise _too_large(cap)
-    body, more = await _next_piece(exchange, patience)
-    if more:
-        body = await _gather(exchange, budget, body, cap=cap, patience=patience)
-    if len(body) > cap:
-        raise _too_large(cap)
+    body = await (_read(exchange, budget, cap) if exchange.is_watched else _in_time(exchange, budget, cap, patience))
     if length is not None and length != len(body):
         raise ClientGone  # the server's framing sees to this already; the rule is worth a second guard
     exchange.body_read = True
@@ -51,32 +48,57 @@ def _content_length(exchange: Exchange) -> int | None:
     return int(value) if value is not None and value.isdigit() else None
 
 
-async def _gather(exchange: Exchange, budget: Budget, first: bytes, *, cap: int, patience: float) -> bytes:
-    """The rest of a body that comes in pieces. Reserved as it arrives: what was only announced costs nobody."""
-    pieces, size, more = [first], len(first), True
-    with contextlib.ExitStack() as held:
-        held.enter_context(budget.reserve(size))
-        while more:
-            piece, more = await _next_piece(exchange, patience)
-            held.enter_context(budget.reserve(len(piece)))
-            pieces.append(piece)
-            size += len(piece)
-            if size > cap:
+async def _in_time(exchange: Exchange, budget: Budget, cap: int, patience: float) -> bytes:
+    """For servers that have no deadline of their own for a body that does not come."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as end:
+            deadline = Deadline(loop, lambda: end.reschedule(loop.time()))
+            deadline.start(patience)
+            try:
+                return await _read(
+                    exchange, budget, cap, lambda size: deadline.start(time_left(deadline.left(), size, patience))
+                )
+            finally:
+                deadline.release()
+    except TimeoutError:
+        raise MalformedRequest(
+            f"the body came too slowly: it has {patience:g} seconds, and one more for every {BODY_RATE} bytes"
+        ) from None
+
+
+def _nothing(_size: int) -> None:
+    """Where the server sees to the pace."""
+
+
+async def _read(exchange: Exchange, budget: Budget, cap: int, came: Callable[[int], None] = _nothing) -> bytes:
+    """The whole body; `came` is told the bytes of each piece that is not the last one."""
+    body, more = await _next_piece(exchange)
+    if len(body) > cap:
+        raise _too_large(cap)
+    return await _gather(exchange, budget, cap, body, came) if more else body
+
+
+async def _gather(exchange: Exchange, budget: Budget, cap: int, piece: bytes, came: Callable[[int], None]) -> bytes:
+    """A body that comes in pieces, in one buffer: a piece of one byte costs one byte.
+
+    Reserved as it arrives: what was only announced costs nobody.
+    """
+    body, more = bytearray(), True
+    with budget.holding() as held:
+        while True:
+            if len(body) + len(piece) > cap:
                 raise _too_large(cap)
-        return b"".join(pieces)
+            held.grow(len(piece))
+            body += piece
+            if not more:
+                return bytes(body)
+            came(len(piece))
+            piece, more = await _next_piece(exchange)
 
 
-async def _next_piece(exchange: Exchange, patience: float) -> tuple[bytes, bool]:
-    message = await (exchange.receive() if exchange.is_watched else _receive_in_time(exchange, patience))
+async def _next_piece(exchange: Exchange) -> tuple[bytes, bool]:
+    message = await exchange.receive()
     if message["type"] != "http.request":
         raise ClientGone
     return message.get("body", b""), message.get("more_body", False)
-
-
-async def _receive_in_time(exchange: Exchange, patience: float) -> Message:
-    """For servers that have no deadline of their own for a body that does not come."""
-    try:
-        async with asyncio.timeout(patience):
-            return await exchange.receive()
-    except TimeoutError:
-        raise MalformedRequest(f"no byte of the body came for {patience:g} seconds") from None

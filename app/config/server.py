@@ -78,7 +78,8 @@ class ServerSettings(Section):
     """Seconds a client may take for the head of a request."""
 
     idle_timeout: PositiveSeconds = 75.0
-    """Seconds a connection may stay open between requests."""
+    """Seconds a connection may stay open between requests; a body may be silent as long, and has that and a second
+    for every KiB of it to come whole."""
 
     heartbeat: PositiveSeconds = 15.0
     """Seconds of silence after which an event stream gets a comment."""

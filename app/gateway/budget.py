@@ -16,6 +16,21 @@ def _nothing(_wanted: int) -> None:
     """Where nobody can give way."""
 
 
+class Held:
+    """Bytes of one holder, who costs the same however many pieces they come in; `size` is their sum."""
+
+    __slots__ = ("_take", "size")
+
+    def __init__(self, take: Callable[[int], None]) -> None:
+        self._take = take
+        self.size = 0
+
+    def grow(self, size: int) -> None:
+        """Hold `size` bytes more; raises Overloaded where they are not to be had, and holds on to the others."""
+        self._take(size)
+        self.size += size
+
+
 class Budget:
     """Bodies in flight are reserved; rings and queues are counted anew from time to time, and before a refusal.
 
@@ -35,15 +50,27 @@ class Budget:
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:
         """Hold `size` bytes for the length of the block; raises Overloaded where they are not to be had."""
+        self._take(size)
+        try:
+            yield
+        finally:
+            self.reserved -= size
+
+    @contextmanager
+    def holding(self) -> Iterator[Held]:
+        """Hold what grows piece by piece; all of it is given back at the end of the block."""
+        held = Held(self._take)
+        try:
+            yield held
+        finally:
+            self.reserved -= held.size
+
+    def _take(self, size: int) -> None:
         if time.monotonic() >= self._known_until:
             self._count()
         if self._lacking(size) > 0:
             self._make_place(size)
         self.reserved += size
-        try:
-            yield
-        finally:
-            self.reserved -= size
 
     def _lacking(self, size: int) -> int:
         return self.reserved + size + self._held - self._limit

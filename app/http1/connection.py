@@ -12,6 +12,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.domain.errors import Code
+from app.domain.pace import time_left
 from app.http1.deadline import Deadline
 from app.http1.refusal import Refused, message, too_slow
 from app.http1.rules import DISCARD_BYTES, LINGER_SECONDS, STALL_GRACE, Flow, GatewayState
@@ -32,7 +33,7 @@ class Waiting(Enum):
     """What the server waits for; each has its own deadline."""
 
     HEAD = "head"  # the rest of a head, from its first byte on, or the first byte of a connection
-    BODY = "body"  # the next bytes of a body
+    BODY = "body"  # the rest of a body, as long as it comes no slower than `app.domain.pace` says
     APP = "app"  # the application, which has its own deadlines
     IDLE = "idle"  # the next request
     DISCARD = "discard"  # the rest of a body after its answer is out
@@ -67,6 +68,7 @@ class Connection(HttpToolsProtocol):
         self._stall = Deadline(self.loop, self._stalled)
         self._unsent = 0  # bytes the client had not taken when a deadline for taking them was set
         self._discarded = 0
+        self._came = 0.0  # bytes of a body since its deadline was set; infinite where that is to begin anew
         self._head_open = False
         self._deaf = False  # nothing this client sends is read as HTTP any more
         self._last = False  # the next answer is the last: the server is going down
@@ -160,8 +162,11 @@ class Connection(HttpToolsProtocol):
     def _wait_on(self) -> None:
         """Waits for what comes next. A deadline for the whole of something is not renewed by a part of it."""
         what = self._next()
-        if what is not self._waiting or what is _BODY:
+        if what is not self._waiting:
             self._wait(what)
+        elif what is _BODY:
+            self._deadline.start(time_left(self._deadline.left(), self._came, self.rules.idle_timeout))
+        self._came = 0.0
 
     def _next(self) -> Waiting:
         if self._head_open:

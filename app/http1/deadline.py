@@ -30,6 +30,10 @@ class Deadline:
             self.release()
             self._set(due)
 
+    def left(self) -> float:
+        """Seconds to the deadline, negative when it has passed; infinite when there is none."""
+        return self._due - self._loop.time()
+
     def lift(self) -> None:
         """There is no deadline until the next start."""
         self._due = math.inf

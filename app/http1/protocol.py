@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import Any
 
 import httptools
@@ -188,6 +189,7 @@ class GatewayProtocol(Connection):
         if latest is None or latest.response_complete:
             self._discard(len(body))
             return
+        self._came += len(body)
         latest.body += body
         if len(latest.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
@@ -221,6 +223,7 @@ class GatewayProtocol(Connection):
 
     def _read_on(self) -> None:
         self.flow.held = False
+        self._came = math.inf  # nothing of a body was read while it waited: that is not held against it
         data, self._unparsed = self._unparsed, b""
         if data:
             self.data_received(data)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import tracemalloc
+from collections.abc import Callable
+
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from app.api.body import check_encoding, read_body
 from app.api.exchange import ClientGone
@@ -49,7 +53,8 @@ async def test_a_length_above_the_cap_is_refused_before_anything_is_read() -> No
     [
         [piece(b"x" * 11)],
         [piece(b"x" * 10, more=True), piece(b"x", more=True), piece(b"never read")],
-        [piece(b"x" * 11, more=True), piece(b"", more=True), piece(b"never read")],
+        [piece(b"x" * 11, more=True), piece(b"never read")],
+        [piece(b"x" * 10, more=True), piece(b"x")],
     ],
 )
 async def test_a_body_without_a_length_is_refused_where_it_crosses_the_cap(pieces: list[Message]) -> None:
@@ -63,8 +68,10 @@ async def test_a_body_without_a_length_is_refused_where_it_crosses_the_cap(piece
 
 @pytest.mark.parametrize("pieces", [[GONE], [piece(b"01", more=True), GONE]])
 async def test_a_client_that_left_publishes_nothing(pieces: list[Message]) -> None:
+    budget = _budget()
     with pytest.raises(ClientGone):
-        await _read(Call(receives=pieces))
+        await _read(Call(receives=pieces), budget=budget)
+    assert budget.reserved == 0
 
 
 async def test_a_body_shorter_than_announced_is_no_body() -> None:
@@ -89,6 +96,84 @@ async def test_what_arrives_is_held_in_the_budget() -> None:
 async def test_a_server_without_deadlines_gets_ours() -> None:
     with pytest.raises(MalformedRequest, match=r"0\.01 seconds"):
         await read_body(Call(receives=[]).exchange(), _budget(), cap=10, patience=0.01)
+
+
+def _slowly(size: int, every: float) -> Receive:
+    """Pieces without end, of `size` bytes, `every` so many seconds."""
+
+    async def receive() -> Message:
+        await asyncio.sleep(every)  # this is the client's pace
+        return piece(b"x" * size, more=True)
+
+    return receive
+
+
+async def test_a_drip_does_not_hold_the_deadline_off() -> None:
+    exchange, budget = Call().exchange(), _budget()
+    exchange.receive = _slowly(1, 0.005)
+    with pytest.raises(MalformedRequest, match=r"0\.1 seconds.* 1024 bytes"):
+        async with asyncio.timeout(5):
+            await read_body(exchange, budget, cap=1 << 20, patience=0.1)
+    assert budget.reserved == 0
+
+
+async def test_a_slow_body_may_take_longer_than_the_patience() -> None:
+    exchange, budget = Call().exchange(), _budget()
+    exchange.receive = _slowly(1024, 0.1)
+    with pytest.raises(BodyTooLarge):  # where this one ends, after 0.6 seconds
+        await read_body(exchange, budget, cap=5 * 1024, patience=0.4)
+    assert budget.reserved == 0
+
+
+def _dripping(size: int, look: Callable[[], object]) -> Receive:
+    """`size` pieces of one byte, and a `look` before the last one."""
+    left = size
+
+    async def receive() -> Message:
+        nonlocal left
+        left -= 1
+        if not left:
+            look()
+        return piece(b"x", more=left > 0)
+
+    return receive
+
+
+@pytest.mark.parametrize("seam", [None, {"abort": print}])
+async def test_a_byte_in_a_piece_of_its_own_costs_a_byte(seam: dict[str, object] | None) -> None:
+    size, seen, budget = 50_000, [0], _budget()
+    exchange = Call(seam=seam).exchange()
+    exchange.receive = _dripping(size, lambda: seen.extend([tracemalloc.get_traced_memory()[0], budget.reserved]))
+    tracemalloc.start()
+    try:
+        body = await read_body(exchange, budget, cap=size, patience=30)
+    finally:
+        tracemalloc.stop()
+    assert len(body) == size
+    assert seen[1] < 1.25 * size + 10_000  # bytearray grows ahead by an eighth; the rest is the request's own
+    assert (seen[2], budget.reserved) == (size - 1, 0)
+
+
+@pytest.mark.parametrize("seam", [None, {"abort": print}])
+async def test_a_request_that_is_cancelled_gives_its_bytes_back(seam: dict[str, object] | None) -> None:
+    budget = _budget()
+    exchange, waits = Call(seam=seam).exchange(), asyncio.Event()
+    pieces = [piece(b"0123", more=True)]
+
+    async def receive() -> Message:
+        if not pieces:
+            waits.set()
+            await asyncio.Event().wait()
+        return pieces.pop()
+
+    exchange.receive = receive
+    reading = asyncio.create_task(read_body(exchange, budget, cap=10, patience=5))
+    await waits.wait()
+    assert budget.reserved == 4
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert budget.reserved == 0
 
 
 async def test_our_server_has_its_own() -> None:

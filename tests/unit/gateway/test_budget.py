@@ -43,6 +43,49 @@ def test_an_error_inside_the_block_frees_it() -> None:
     assert budget.reserved == 0
 
 
+def test_what_grows_is_held_until_the_end_of_the_block() -> None:
+    budget = Budget(100, int)
+    with budget.holding() as held:
+        assert budget.reserved == 0
+        held.grow(60)
+        held.grow(0)
+        held.grow(40)
+        assert (held.size, budget.reserved) == (100, 100)
+    assert budget.reserved == 0
+
+
+def test_what_cannot_grow_holds_on_to_what_it_has() -> None:
+    budget = Budget(100, int)
+    with budget.reserve(30), budget.holding() as held:
+        held.grow(60)
+        with pytest.raises(Overloaded):
+            held.grow(11)
+        assert (held.size, budget.reserved) == (60, 90)
+        held.grow(10)
+    assert budget.reserved == 0
+
+
+def test_an_error_while_it_grows_frees_it() -> None:
+    budget = Budget(100, int)
+
+    def fail() -> None:
+        with budget.holding() as held:
+            held.grow(60)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert budget.reserved == 0
+
+
+def test_rings_give_way_to_what_grows() -> None:
+    rings = Elsewhere(held=95)
+    with Budget(100, rings.count, rings.give_way).holding() as held:
+        held.grow(5)
+        held.grow(15)
+        assert rings.asked == [15]
+
+
 def test_what_is_held_elsewhere_counts() -> None:
     budget = Budget(100, Elsewhere(held=70).count)
     with budget.reserve(30):

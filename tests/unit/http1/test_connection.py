@@ -80,13 +80,43 @@ class TestDeadlines:
         assert seen.done.wait(PATIENCE)
         assert (seen.complete, seen.gone) == (False, True)
 
-    def test_a_body_that_drips_is_a_body(self, hasty: Served) -> None:
+    def test_a_slow_body_is_a_body(self, hasty: Served) -> None:
         with hasty.connect() as client:
-            client.send(_post(b"/echo", 6))
-            for byte in b"abcdef":
+            client.send(_post(b"/echo", 6 * 400))
+            for _ in range(6):
                 assert not select.select([client.sock], [], [], 0.15)[0]
-                client.send(bytes([byte]))
-            assert client.response().body == b"abcdef"
+                client.send(b"x" * 400)
+            assert client.response().body == b"x" * 2400
+
+    @pytest.mark.parametrize("first", [0, 50_000])
+    @pytest.mark.parametrize("framing", [b"Content-Length: 100000", b"Transfer-Encoding: chunked"])
+    def test_a_body_that_drips_is_refused_on_time(self, hasty: Served, first: int, framing: bytes) -> None:
+        chunked = b"chunked" in framing
+        with hasty.connect() as client:
+            client.send(b"POST /echo HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
+            if first:
+                client.send(b"%x\r\n%b\r\n" % (first, b"x" * first) if chunked else b"x" * first)
+            begun = time.monotonic()
+            while not select.select([client.sock], [], [], 0.02)[0]:
+                assert time.monotonic() - begun < PATIENCE
+                client.send(b"1\r\nx\r\n" if chunked else b"x")
+            response = client.response()
+            assert 0.3 <= time.monotonic() - begun < 1.5
+            assert (response.status, response.problem["code"]) == (408, "malformed_request")
+            assert client.rest() == b""
+
+    def test_a_body_that_had_to_wait_its_turn_has_all_its_time(self, hasty: Served) -> None:
+        before = len(hasty.app.seen)
+        with hasty.connect() as client:
+            client.send(_post(b"/held", 1, b"1") + _post(b"/echo", 3, b"a"))
+            hasty.arrived(before)
+            assert not select.select([client.sock], [], [], 0.7)[0]
+            hasty.release()
+            assert client.response().body == b"1"
+            assert not select.select([client.sock], [], [], 0.25)[0]
+            client.send(b"bc")
+            assert client.response().body == b"abc"
+        hasty.loop.call_soon_threadsafe(hasty.app.release.clear)
 
     def test_a_body_the_application_does_not_read_is_not_the_clients_fault(self, hasty: Served) -> None:
         body = b"x" * 200_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_a_lifted_one_does_not_fire_until_it_is_started_again(
     deadline.start(5)
     clock.move(5)
     assert fired == [125]
+
+
+def test_tells_what_is_left(clock: Clock, deadline: Deadline) -> None:
+    assert deadline.left() == math.inf
+    deadline.start(10)
+    clock.now += 4
+    assert deadline.left() == 6
+    clock.now += 7
+    assert deadline.left() == -1
+    deadline.lift()
+    assert deadline.left() == math.inf
 
 
 def test_a_released_one_leaves_nothing_behind(clock: Clock, deadline: Deadline, fired: list[float]) -> None:
