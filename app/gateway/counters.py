@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import islice
 
@@ -26,7 +27,7 @@ class Counters:
 
     def __init__(self, services: Mapping[str, ServiceSettings]) -> None:
         self._counts = {uri: Counts() for name in services for uri in declared(name, services[name])}
-        self._undeclared: dict[str, dict[MqUri, Counts]] = {name: {} for name in services}
+        self._undeclared: dict[str, OrderedDict[MqUri, Counts]] = {name: OrderedDict() for name in services}
 
     def used(self, uri: MqUri) -> Counts:
         """The counts of a destination, to be added to; for what succeeded: what fails must leave no name behind."""
@@ -34,10 +35,10 @@ class Counters:
         if counts is not None:
             return counts
         others = self._undeclared[uri.service]
-        counts = others.pop(uri) if uri in others else Counts()
-        others[uri] = counts  # the last used is the last
+        counts = others.setdefault(uri, Counts())
+        others.move_to_end(uri)
         if len(others) > MAX_UNDECLARED:
-            del others[next(iter(others))]
+            others.popitem(last=False)
         return counts
 
     def of(self, uri: MqUri) -> Counts:
