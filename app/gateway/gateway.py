@@ -27,6 +27,7 @@ from app.domain.link import LinkState
 from app.domain.message import Message, Publication, Published
 from app.domain.uri import DestinationType, MqUri
 from app.gateway.budget import Budget
+from app.gateway.closing import CUT_OFF_SECONDS, close_together
 from app.gateway.counters import Counters, declared
 from app.gateway.messengers import Consumer, Producer
 from app.gateway.registry import Registry
@@ -37,8 +38,10 @@ from app.telemetry.metrics import Metrics
 from app.wire.headers import check_publication
 from app.wire.payload import check_json, is_json
 
-#: Seconds for RECEIPTs, give-backs and DISCONNECT when the gateway closes.
-CLOSE_DEADLINE = 5.0
+#: Seconds for everything when the gateway closes; a server waits 10.
+CLOSE_SECONDS = 8.0
+#: Of these, at most, for consumers and Queue streams to give back; the rest is for RECEIPTs and DISCONNECT.
+GIVE_BACK_SECONDS = 3.5
 
 
 class Gateway:
@@ -76,9 +79,13 @@ class Gateway:
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         self.draining = True
-        await asyncio.gather(*(consumer.close() for consumer in self._consumers), return_exceptions=True)
-        await self._streams.close()
-        await self._registry.close(CLOSE_DEADLINE)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CLOSE_SECONDS
+        await asyncio.gather(
+            close_together("consumers", [consumer.close() for consumer in self._consumers], GIVE_BACK_SECONDS),
+            self._streams.close(GIVE_BACK_SECONDS),
+        )
+        await self._registry.close(deadline - loop.time() - 2 * CUT_OFF_SECONDS)
 
     def _on_state(self, service: str, state: LinkState) -> None:
         self._streams.tell_link(service, state)

@@ -13,6 +13,7 @@ from app.config.settings import TopicSettings
 from app.connectors.base import Destination, MQConnector
 from app.domain.link import LinkState
 from app.domain.uri import MqUri
+from app.gateway.closing import close_together
 from app.gateway.queue import QueueReader
 from app.gateway.stream import Counts, Reader, StreamRequest
 from app.gateway.topic import Topic
@@ -134,11 +135,11 @@ class Streams:
             for queue_reader in readers:
                 queue_reader.end(reason)
 
-    async def close(self) -> None:
-        """At shutdown: end what is left and unsubscribe."""
+    async def close(self, seconds: float) -> None:
+        """At shutdown: what Queue readers hold goes back, within about `seconds`. Topics end with their links."""
+        for topic in self._topics.values():
+            topic.stop()
         for task in self._keepers:
             task.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        left: list[Reader] = [reader for readers in self._queues.values() for reader in readers]
-        await asyncio.gather(*(reader.close() for reader in left), return_exceptions=True)
-        await asyncio.gather(*(topic.close() for topic in self._topics.values()), return_exceptions=True)
+        left = [reader.close() for readers in self._queues.values() for reader in readers]
+        await close_together("streams", [*self._keepers, *left], seconds)

@@ -145,12 +145,12 @@ class Topic:
                 logger.info("%s: not subscribed yet: %s", self.destination.uri, error)
             await asyncio.sleep(_KEEP_RETRY)
 
-    async def close(self) -> None:
-        """At shutdown, after the readers are gone."""
+    def stop(self) -> None:
+        """At shutdown: nothing is unsubscribed any more, the end of the connection does that for all Topics."""
         self._cancel_linger()
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            await upstream.close(CLOSE_DEADLINE)
+        self._upstream = None
+        if self._closing is not None:
+            self._closing.cancel()
 
     # What the connector calls.
 

@@ -27,9 +27,11 @@ from app.domain.errors import (
 from app.domain.link import LinkState
 from app.domain.message import Message, Publication
 from app.domain.uri import DestinationType, MqUri
-from app.gateway import counters, registry
+from app.gateway import closing, counters, registry
+from app.gateway import gateway as module
 from app.gateway.gateway import Gateway
 from app.gateway.stream import StreamRequest
+from app.server import LIFESPAN_SECONDS
 from app.telemetry.metrics import Metrics
 from tests.unit.gateway.fakes import FakeConnector, turns
 from tests.unit.wire.event_source import EventSource
@@ -409,12 +411,57 @@ async def test_a_stream_that_is_opened_while_the_drain_begins_ends_too() -> None
 
 
 @pytest.mark.usefixtures("fake")
-async def test_the_end_closes_subscriptions_and_then_links() -> None:
+async def test_the_end_gives_back_to_queues_and_then_closes_links_which_ends_topics() -> None:
     async with Gateway(_settings()) as gateway:
         connector = _connector(gateway)
         await gateway.open_stream(_destination(gateway), StreamRequest(), timeout=1)
         await turns()
-    assert [subscription.closed for subscription in connector.subscriptions] == [1, 1]
+    closed = {
+        str(asked["uri"]): taken.closed for asked, taken in zip(connector.asked, connector.subscriptions, strict=True)
+    }
+    assert closed == {"svc::Topics::kept": 0, JOBS: 1}
     assert connector.closed == 1
     with pytest.raises(Draining):
         await gateway.publish(_destination(gateway), _publication(), timeout=1)
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadlines of the end in miniature."""
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.4)
+    monkeypatch.setattr(module, "GIVE_BACK_SECONDS", 0.1)
+    for where in (module, registry, closing):
+        monkeypatch.setattr(where, "CUT_OFF_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("fake", "times")
+async def test_the_end_comes_in_time_whatever_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    async def hang(_connector: FakeConnector, timeout: float) -> None:
+        given.append(timeout)
+        await asyncio.Event().wait()
+
+    async def callback(_message: Message) -> None:
+        """Nothing to do."""
+
+    monkeypatch.setattr(FakeConnector, "close", hang)
+    loop = asyncio.get_running_loop()
+    async with Gateway(_settings()) as gateway:
+        connector = _connector(gateway)
+        for destination in (JOBS, "svc::Queues::replies", "svc::Topics::status"):
+            await gateway.open_stream(_destination(gateway, destination), StreamRequest(), timeout=1)
+        consumers = [await gateway.create_consumer(JOBS, callback) for _ in range(2)]
+        for subscription in connector.subscriptions:
+            subscription.closing.clear()
+        begun = loop.time()
+    assert loop.time() - begun < 0.4 + 0.2  # a busy machine
+    assert len(consumers) == 2
+    assert [subscription.closed for subscription in connector.subscriptions].count(1) == 4
+    assert len(given) == 2
+    assert min(given) > 0
+
+
+def test_the_deadlines_of_the_end_fit_into_the_server_s() -> None:
+    assert module.GIVE_BACK_SECONDS + 3 * closing.CUT_OFF_SECONDS < module.CLOSE_SECONDS / 1.5
+    assert module.CLOSE_SECONDS <= LIFESPAN_SECONDS - 2

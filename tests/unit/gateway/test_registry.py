@@ -168,4 +168,4 @@ async def test_all_links_are_closed_together_and_one_that_fails_is_logged(
     bench.connector("mardirac").close = slow  # type: ignore[method-assign]
     bench.connector("other").close = broken  # type: ignore[method-assign]
     await bench.registry.close(3)
-    assert "closing a link failed: no route" in caplog.text
+    assert "closing links failed: no route" in caplog.text

@@ -594,14 +594,28 @@ async def test_what_is_kept_is_subscribed_again_when_the_broker_ended_it(no_paus
     await turns()
 
 
-async def test_closing_ends_the_subscription_once(timers: Timers) -> None:
+async def test_at_the_end_nothing_is_unsubscribed_and_nothing_lingers(timers: Timers) -> None:
     bench = Bench()
-    reader = await bench.open()
-    await reader.close()
-    await bench.topic.close()
-    await bench.topic.close()
-    assert bench.connector.latest.closed == 1
+    await (await bench.open()).close()
+    late = await bench.open()
+    bench.topic.stop()
+    await late.close()
     assert timers.waiting == []
+    await turns()
+    assert bench.connector.latest.closed == 0
+
+
+async def test_an_unsubscribing_that_is_under_way_at_the_end_is_not_waited_for(timers: Timers) -> None:
+    bench = Bench(linger=0)
+    await (await bench.open()).close()
+    bench.connector.latest.closing.clear()
+    timers.pass_time(0)
+    await turns()
+    closing = bench.topic._closing
+    assert closing is not None
+    bench.topic.stop()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
 
 
 async def test_all_messages_of_a_turn_wake_a_reader_once() -> None:
