@@ -13,6 +13,7 @@ from app.domain.errors import (
     BrokerUnavailable,
     ConfirmTimeout,
     ConnectionLost,
+    DestinationQuarantined,
     Draining,
     GatewayError,
     InvalidHeader,
@@ -21,7 +22,7 @@ from app.domain.errors import (
 )
 from app.domain.link import LinkFault, LinkState
 from tests.contract.conftest import WAIT
-from tests.faults.conftest import Connect, publication, queue
+from tests.faults.conftest import Connect, Subject, publication, queue
 from tests.faults.peer import Script, ScriptedPeer
 
 
@@ -235,3 +236,83 @@ async def test_a_cancelled_publish_leaves_nothing_behind(subject: Connect) -> No
         with pytest.raises(asyncio.CancelledError):
             await task
         assert it.connector.in_flight == 0
+
+
+async def test_a_retry_at_once_after_a_lost_connection_goes_to_the_next_one(subject: Connect) -> None:
+    """For some turns of the loop the connection has ended and the link does not know yet."""
+    async with ScriptedPeer.listen(Script(receipts=False)) as peer, subject(peer.address) as it:
+
+        async def persistent() -> None:
+            with pytest.raises(ConnectionLost):
+                await it.put()
+            await it.put(timeout=3)
+
+        tasks = [asyncio.ensure_future(persistent()) for _ in range(5)]
+        await held(peer, 5)
+        peer.script.receipts = True
+        (await peer.connection()).reset()
+        await asyncio.wait_for(asyncio.gather(*tasks), 2)
+        assert peer.count("SEND") == 10
+
+
+async def test_a_destination_that_keeps_ending_the_connection_rests(subject: Connect) -> None:
+    """RabbitMQ closes for an exchange that is missing; everybody else goes on within a second."""
+    connected = {"version": "1.2", "server": "RabbitMQ/3.10.8"}
+    bad = queue("bad", destination="/exchange/nope/x")
+    script = Script(connected=connected, receipts=False)
+    async with ScriptedPeer.listen(script) as peer, subject(peer.address) as it:
+        killing = asyncio.ensure_future(kill_for(peer, "/exchange/nope/x"))
+        for epoch in range(1, 4):
+            with pytest.raises((BrokerRejected, ConnectionLost)):
+                await it.put(to=bad)
+            await it.until(lambda: up_since(it, epoch))  # noqa: B023 - awaited in the same turn
+        assert "destination_quarantined" in it.events
+        assert it.connector.quarantined(bad)
+        assert not it.connector.quarantined(queue())
+        with pytest.raises(DestinationQuarantined) as caught:
+            await it.put(to=bad)
+        assert caught.value.outcome is Outcome.NOT_SENT
+        assert caught.value.retry_after is not None
+        assert 50 < caught.value.retry_after <= 60
+        with pytest.raises(DestinationQuarantined):
+            await it.consume(bad)
+        script.receipts = True
+        await it.put()
+        killing.cancel()
+        await asyncio.gather(killing, return_exceptions=True)
+
+
+async def kill_for(peer: ScriptedPeer, path: str) -> None:
+    """A broker that refuses one destination by ending the connection."""
+    while True:
+        connection, _ = await peer.frame_from("SEND", WAIT, where=lambda frame: frame["destination"] == path)
+        await connection.send("ERROR", {"message": "not_found"}, b"NOT_FOUND - no exchange 'nope' in vhost '/'")
+        connection.close()
+
+
+def up_since(it: Subject, epoch: int) -> bool:
+    """Whether a later connection than that one is up."""
+    status = it.connector.status
+    return status.epoch > epoch and status.state is LinkState.UP
+
+
+def refused_after(it: Subject, epoch: int) -> bool:
+    """Whether an attempt was made since, and failed."""
+    status = it.connector.status
+    return status.epoch > epoch and status.state is LinkState.DOWN
+
+
+async def test_a_broker_that_restarts_accuses_nobody(subject: Connect) -> None:
+    async with ScriptedPeer.listen(Script(receipts=False)) as peer, subject(peer.address) as it:
+        for number in range(1, 5):
+            task = it.putting(to=queue("innocent"))
+            await held(peer, 1)
+            epoch = it.connector.status.epoch
+            await peer.shut()
+            with pytest.raises(ConnectionLost):
+                await task
+            await it.until(lambda: refused_after(it, epoch))  # noqa: B023 - awaited in the same turn
+            await peer.open()
+            await it.state(LinkState.UP)
+            assert len(peer.connections) == number + 1
+        assert not it.connector.quarantined(queue("innocent"))

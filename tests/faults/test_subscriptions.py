@@ -14,6 +14,7 @@ from app.domain.uri import DestinationType, MqUri
 from tests.contract.conftest import WAIT
 from tests.faults.conftest import Connect, publication, queue, topic
 from tests.faults.peer import Script, ScriptedPeer
+from tests.stomp_frames import Frame
 
 RABBIT = {"version": "1.2", "server": "RabbitMQ/3.10.8"}
 ACTIVE = {"version": "1.2", "server": "ActiveMQ/5.17.2"}
@@ -277,3 +278,47 @@ async def test_a_reply_to_nobody_declared_is_refused(subject: Connect) -> None:
                 queue(), publication(reply_to=MqUri("svc", DestinationType.QUEUES, "nowhere")), timeout=WAIT
             )
         assert peer.count("SEND") == 0
+
+
+async def test_a_subscription_ended_in_the_same_breath_is_not_kept(subject: Connect) -> None:
+    async with ScriptedPeer.listen(Script(receipts=False)) as peer, subject(peer.address) as it:
+        opening = asyncio.ensure_future(it.consume(topic()))
+        connection, frame = await peer.frame_from("SUBSCRIBE")
+        both = Frame("RECEIPT", {"receipt-id": frame["receipt"]}).encode()
+        both += Frame("ERROR", {"subscription": frame["id"], "message": "cancelled"}).encode()
+        await connection.send_bytes(both)
+        with pytest.raises(BrokerRejected, match="cancelled"):
+            await asyncio.wait_for(opening, WAIT)
+        connection.close()
+        await it.until(lambda: it.connector.status.epoch == 2)
+        await peer.none("SUBSCRIBE", 0.1)
+
+
+async def test_one_subscription_that_is_never_confirmed_costs_one_connection(
+    subject: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "DEADLINE", 0.1)
+    async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
+        mute, _ = await it.consume(topic("mute"))
+        good, _ = await it.consume(topic("good"))
+        await peer.frames("SUBSCRIBE", 2)
+        peer.script.receipts = False
+        confirming = asyncio.ensure_future(confirm_all_but(peer, "/topic/mute"))
+        (await peer.connection()).close()
+        async with asyncio.timeout(WAIT):
+            while not (word := await mute.word()).startswith("cancelled"):
+                pass
+        while await good.word() != "restored":
+            pass
+        assert "does not confirm" in word
+        assert len(peer.connections) == 3
+        confirming.cancel()
+        await asyncio.gather(confirming, return_exceptions=True)
+
+
+async def confirm_all_but(peer: ScriptedPeer, path: str) -> None:
+    while True:
+        connection, frame = await peer.frame_from("SUBSCRIBE", WAIT)
+        if frame["destination"] != path:
+            with contextlib.suppress(OSError):
+                await connection.send("RECEIPT", {"receipt-id": frame["receipt"]})

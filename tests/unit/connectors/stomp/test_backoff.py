@@ -43,7 +43,7 @@ def test_short_lives_in_a_row_slow_down_and_the_first_costs_nothing() -> None:
     assert waits[0] == 0
     assert 0 < waits[1] < 1
     assert waits == sorted(waits)
-    assert waits[-1] == 15
+    assert waits[-1] == 1  # one client's bad frames must not make everybody wait
     assert backoff.after_life(SHORT_LIFE) == 0
     assert backoff.after_life(0.1) == 0
 

@@ -22,10 +22,13 @@ def _nacked(session: FakeSession) -> list[str]:
 
 
 async def _give_back(session: FakeSession, returns: Returns, *tokens: str) -> None:
+    before = len(_nacked(session))
     task = asyncio.ensure_future(returns.give_back(tokens))
     await _turn()
-    if len(session.confirms):
+    if len(_nacked(session)) == before:
         session.confirm("SUBSCRIBE")
+        await _turn()
+    session.confirm("NACK")
     await task
 
 
@@ -61,7 +64,7 @@ async def test_where_the_broker_refuses_it_only_the_end_of_the_connection_frees_
     assert len(session.aborted) == 1
 
 
-async def test_a_broker_that_does_not_answer_has_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broker_that_does_not_answer_has_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     session = FakeSession()
     asked: list[float] = []
     real = asyncio.timeout
@@ -72,7 +75,7 @@ async def test_a_broker_that_does_not_answer_has_five_seconds(monkeypatch: pytes
 
     monkeypatch.setattr(asyncio, "timeout", at_once)
     await Returns(session).give_back([TAG + "1"])
-    assert asked == [5]
+    assert asked == [10]
     assert len(session.aborted) == 1
 
 
@@ -87,6 +90,33 @@ async def test_whoever_waits_may_be_cancelled_and_the_next_one_still_gets_it() -
     await _give_back(session, returns, TAG + "2")
     assert len(_nacked(session)) == 1
     assert session.aborted == []
+
+
+async def test_a_subscription_the_broker_ended_is_not_borrowed_from_again() -> None:
+    session = FakeSession()
+    returns = Returns(session)
+    await _give_back(session, returns, TAG + "1")
+    first = session.last("SUBSCRIBE")["id"]
+    session.receive("ERROR", {"subscription": first, "message": "server cancelled"})
+    task = asyncio.ensure_future(returns.give_back([TAG + "2"]))
+    await _turn()
+    session.confirm("SUBSCRIBE")
+    await _turn()
+    session.confirm("NACK")
+    await task
+    assert session.last("SUBSCRIBE")["id"] != first
+    assert _nacked(session)[-1] == f"T_{session.last('SUBSCRIBE')['id']}@@session-abc@@2"
+
+
+async def test_a_nack_that_is_not_confirmed_ends_the_connection() -> None:
+    session = FakeSession()
+    task = asyncio.ensure_future(Returns(session).give_back([TAG + "1"]))
+    await _turn()
+    session.confirm("SUBSCRIBE")
+    await _turn()
+    session.receive("ERROR", {"receipt-id": session.last("NACK")["receipt"], "message": "Subscription not found"})
+    await task
+    assert len(session.aborted) == 1
 
 
 async def test_a_message_that_came_after_the_end_is_the_one_after_the_last_seen() -> None:

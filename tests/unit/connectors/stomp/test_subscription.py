@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping
 
 import pytest
 
 from app.config.settings import QueueSettings, TopicSettings
 from app.connectors.base import Delivery, Destination
+from app.connectors.stomp import subscription
 from app.connectors.stomp.dialect import ActiveMQ, Dialect
 from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.subscription import StompSubscription
@@ -49,7 +51,12 @@ class Bench:
         self.session = FakeSession(dialect=dialect)
         self.returns = Returns(self.session)
         self.subscription = StompSubscription(
-            destination, self.told, acknowledge=destination is QUEUE, prefetch=5, on_end=self.ended.append
+            destination,
+            self.told,
+            acknowledge=destination is QUEUE,
+            prefetch=5,
+            on_end=self.ended.append,
+            spawn=asyncio.ensure_future,
         )
 
     async def establish(self) -> str:
@@ -110,13 +117,15 @@ async def test_a_cancelled_attempt_leaves_no_receipt_behind() -> None:
 async def test_a_message_is_the_producers_words() -> None:
     bench = Bench()
     await bench.establish()
+    known = MqUri.parse("s::Queues::a/b")
+    bench.session.known_paths["/queue/a%2Fb"] = known
     own = {"JobID": "1", "reply-to": "/queue/a%2Fb"}
     transport = {"redelivered": "true", "destination": "/queue/jobs", "mq-message-id": "m-1"}
     bench.message(headers={**own, **transport, "content-type": "text/plain"})
     (delivery,) = bench.told.deliveries
     message = delivery.message
     assert (message.message_id, message.body, message.content_type) == ("m-1", b"body", "text/plain")
-    assert message.headers == {"JobID": "1", "reply-to": "s::Queues::a/b"}
+    assert message.headers == {"JobID": "1", "reply-to": str(known)}
     assert message.redelivered
     assert message.mq_uri == QUEUE.uri
     assert delivery.epoch == 1
@@ -247,7 +256,7 @@ async def test_the_broker_ends_a_subscription() -> None:
 
 async def _close(bench: Bench) -> asyncio.Future[None]:
     task = asyncio.ensure_future(bench.subscription.close(5))
-    await asyncio.sleep(0)
+    await _turn()
     return task
 
 
@@ -280,6 +289,8 @@ async def test_closing_on_rabbitmq_gives_back_what_is_unacked_also_what_was_unde
     bench.session.confirm("UNSUBSCRIBE")
     await _turn()
     bench.session.confirm("SUBSCRIBE")
+    await _turn()
+    bench.session.confirm("NACK")
     await task
     returned = [frame.headers["id"] for frame in bench.session.sent if frame.cmd == "NACK"]
     assert [token.rpartition("@@")[2] for token in returned] == ["2", "3"]
@@ -297,10 +308,38 @@ async def test_closing_a_topic_on_rabbitmq_gives_nothing_back() -> None:
 async def test_closing_has_a_deadline() -> None:
     bench = Bench()
     await bench.establish()
-    await bench.subscription.close(0)
     bench.message()
-    assert bench.told.deliveries == []
-    assert bench.session.told == ["message_without_subscription"]
+    task = asyncio.ensure_future(bench.subscription.close(0))
+    await _turn()
+    await task
+    assert bench.session.commands() == ["SUBSCRIBE", "UNSUBSCRIBE"]
+    # The caller has gone; what is unacked goes back all the same as soon as the broker answers.
+    bench.session.confirm("UNSUBSCRIBE")
+    await _turn()
+    bench.session.confirm("SUBSCRIBE")
+    await _turn()
+    assert bench.session.commands()[-1] == "NACK"
+    bench.session.confirm("NACK")
+    await _turn(10)
+    assert bench.session.aborted == []
+
+
+async def test_an_end_that_is_never_confirmed_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscription, "END_DEADLINE", 0.01)
+    bench = Bench()
+    await bench.establish()
+    await (await _close(bench))
+    assert len(bench.session.aborted) == 1
+
+
+async def test_the_epoch_decides_and_not_the_token_alone() -> None:
+    bench = Bench(dialect=ActiveMQ("ActiveMQ/5.17.2"))
+    await bench.establish()
+    bench.message()
+    (old,) = bench.told.deliveries
+    stranger = dataclasses.replace(old, epoch=old.epoch + 1)
+    assert not bench.subscription.ack(stranger)
+    assert bench.subscription.ack(old)
 
 
 async def test_closing_while_the_connection_breaks_is_no_error() -> None:

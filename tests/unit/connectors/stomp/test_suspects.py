@@ -1,0 +1,42 @@
+"""Who keeps ending the connection."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.connectors.stomp import suspects
+from app.connectors.stomp.suspects import ENDS, REST, WINDOW, Suspects
+
+
+def test_three_ends_within_the_window_are_no_accident() -> None:
+    known = Suspects()
+    assert known.ended(["/queue/a", "/queue/b"], 0) == []
+    assert known.ended(["/queue/a"], 1) == []
+    assert known.rest("/queue/a", 1) == 0
+    assert known.ended(["/queue/a", "/queue/b"], 2) == ["/queue/a"]
+    assert known.rest("/queue/a", 2) == REST
+    assert known.rest("/queue/b", 2) == 0
+
+
+def test_a_rest_ends_and_then_it_takes_three_again() -> None:
+    known = Suspects()
+    for now in range(ENDS):
+        known.ended(["/queue/a"], now)
+    assert known.rest("/queue/a", 2 + REST - 1) == 1
+    assert known.rest("/queue/a", 2 + REST) == 0
+    assert known.ended(["/queue/a"], 2 + REST) == []
+
+
+def test_ends_that_lie_far_apart_accuse_nobody() -> None:
+    known = Suspects()
+    for number in range(10):
+        assert known.ended(["/queue/a"], number * (WINDOW / 2 + 1)) == []
+
+
+def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspects, "MAX_SUSPECTS", 2)
+    known = Suspects()
+    for _ in range(2):
+        known.ended(["/queue/old"], 0)
+    known.ended(["/queue/1", "/queue/2"], 0)
+    assert known.ended(["/queue/old"], 0) == []
