@@ -10,6 +10,10 @@ from app.domain.errors import Overloaded
 
 #: Seconds for which what is held elsewhere is taken as known: counting goes through every ring and reader.
 _KNOWN_FOR = 0.1
+#: Bytes that rings may grow before it is looked whether they have to give way.
+_LOOK_EVERY = 65_536
+#: When they have to, they free this part of the limit more, so that it is not soon asked for again.
+_SPARE_PART = 64
 
 
 def _nothing(_wanted: int) -> None:
@@ -34,7 +38,8 @@ class Held:
 class Budget:
     """Bodies in flight are reserved; rings and queues are counted anew from time to time, and before a refusal.
 
-    `give_way` is asked to free that many bytes elsewhere before anything is refused.
+    `give_way` is asked to free that many bytes elsewhere before anything is refused, and when what comes from brokers
+    fills the rings beyond the limit.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Budget:
         self._give_way = give_way
         self._held = 0
         self._known_until = 0.0
+        self._grown = 0
         self.reserved = 0
 
     @contextmanager
@@ -65,15 +71,34 @@ class Budget:
         finally:
             self.reserved -= held.size
 
-    def _take(self, size: int) -> None:
-        if time.monotonic() >= self._known_until:
+    def grew(self, size: int) -> None:
+        """A ring holds `size` bytes more, or less where negative; rings give way where all is too much."""
+        self._held += size
+        self._grown = max(0, self._grown + size)
+        if self._grown >= _LOOK_EVERY:
+            self._grown = 0
+            self._know()
+            if self._lacking(0) > 0:
+                self._make_spare_place()
+
+    def _make_spare_place(self) -> None:
+        self._count()
+        if self._lacking(0) > 0:
+            self._give_way(self._lacking(0) + self._limit // _SPARE_PART)
             self._count()
+
+    def _take(self, size: int) -> None:
+        self._know()
         if self._lacking(size) > 0:
             self._make_place(size)
         self.reserved += size
 
     def _lacking(self, size: int) -> int:
         return self.reserved + size + self._held - self._limit
+
+    def _know(self) -> None:
+        if time.monotonic() >= self._known_until:
+            self._count()
 
     def _count(self) -> None:
         self._held = self._held_elsewhere()

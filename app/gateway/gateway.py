@@ -54,7 +54,7 @@ class Gateway:
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.started_at = time.time()
         self._counters = Counters(settings.services)
-        self._streams = Streams(self.metrics, self._counters.used)
+        self._streams = Streams(self.metrics, self._counters.used, self._on_grew)
         self._registry = Registry(settings, self.metrics, self._on_state)
         self.budget = Budget(settings.limits.memory, self._streams.buffered, self._streams.give_way)
         #: Weak: a consumer nobody holds any more has ended by itself.
@@ -86,6 +86,9 @@ class Gateway:
             self._streams.close(GIVE_BACK_SECONDS),
         )
         await self._registry.close(deadline - loop.time() - 2 * CUT_OFF_SECONDS)
+
+    def _on_grew(self, size: int) -> None:
+        self.budget.grew(size)
 
     def _on_state(self, service: str, state: LinkState) -> None:
         self._streams.tell_link(service, state)

@@ -24,11 +24,15 @@ logger = logging.getLogger("mq_gateway.streams")
 
 
 class Streams:
-    """Opens readers and ends them. `counts` is asked for a destination's counts once a reader is open."""
+    """Opens readers and ends them. `counts` is asked for a destination's counts once a reader is open.
 
-    def __init__(self, metrics: Metrics, counts: Callable[[MqUri], Counts]) -> None:
+    `grew` is told of every change of a ring, in bytes.
+    """
+
+    def __init__(self, metrics: Metrics, counts: Callable[[MqUri], Counts], grew: Callable[[int], None]) -> None:
         self._metrics = metrics
         self._counts = counts
+        self._grew = grew
         self._topics: dict[MqUri, Topic] = {}
         self._queues: dict[MqUri, set[QueueReader]] = {}
         #: Weak, so that a closed reader leaves without a word.
@@ -59,8 +63,9 @@ class Streams:
                 destination,
                 settings,
                 connector,
-                partial(self._counts, uri),
+                counts=partial(self._counts, uri),
                 on_gap=lambda reason: gaps.labels(uri.service, reason).inc(),
+                grew=self._grew,
             )
         return topic
 

@@ -29,14 +29,18 @@ class Topic:
         destination: Destination,
         settings: TopicSettings,
         connector: MQConnector,
+        *,
         counts: Callable[[], Counts],
         on_gap: Callable[[str], None],
+        grew: Callable[[int], None],
     ) -> None:
         self.destination = destination
         self.settings = settings
         self.counts = counts
         self.readers: set[TopicReader] = set()
         self._on_gap = on_gap
+        self._grew = grew
+        self._told_size = 0
         self._connector = connector
         self._ring = self._new_ring()
         self._upstream: Subscription | None = None
@@ -70,7 +74,20 @@ class Topic:
 
     def give_way(self, wanted: int) -> int:
         """Let the ring's oldest events go, `wanted` bytes of them if it has as many; the bytes freed."""
-        return self._ring.give_way(wanted)
+        freed = self._ring.give_way(wanted)
+        self._told_size -= freed  # who asked knows
+        return freed
+
+    def tell_size(self) -> None:
+        """The ring may have changed: a message came, or was encoded for somebody."""
+        size = self._ring.buffered
+        if size != self._told_size:
+            grown, self._told_size = size - self._told_size, size
+            self._grew(grown)
+
+    def _begin_anew(self) -> None:
+        self._ring = self._new_ring()
+        self.tell_size()
 
     # Readers.
 
@@ -133,7 +150,7 @@ class Topic:
             try:
                 await upstream.close(CLOSE_DEADLINE)
             finally:
-                self._ring = self._new_ring()  # whatever still came in between belongs to no reader
+                self._begin_anew()  # whatever still came in between belongs to no reader
 
     async def keep(self) -> None:
         """Subscribe before the first reader comes, and again whenever the broker ends it; for `keep: true`."""
@@ -157,6 +174,7 @@ class Topic:
     def on_message(self, delivery: Delivery) -> None:
         self._tell_loss()  # the first of a new connection may come before on_restored
         self._ring.append(delivery.message)
+        self.tell_size()
         self._wake_soon()
 
     def on_lost(self) -> None:
@@ -180,7 +198,7 @@ class Topic:
         self._cancelled = detail
         self._gone.set()
         self._untold_loss = False
-        self._ring = self._new_ring()
+        self._begin_anew()
         for reader in list(self.readers):
             reader.end("cancelled")
 
@@ -233,6 +251,7 @@ class TopicReader(Reader):
             return Batch(gap, 0, "slow")
         piece = self._ring.read(self._cursor, self._format, max_bytes)
         self._cursor = piece.cursor
+        self._topic.tell_size()
         for reason in piece.gaps:
             self._topic.tell_gap(reason)
         return Batch(gap + piece.data, piece.events)

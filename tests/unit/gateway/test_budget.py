@@ -140,3 +140,40 @@ def test_before_a_refusal_it_is_counted_anew() -> None:
     rings.held = 0
     with budget.reserve(50):
         assert budget.reserved == 50
+
+
+def test_rings_that_grow_give_way_with_some_to_spare() -> None:
+    rings = Elsewhere()
+    budget = Budget(1 << 20, rings.count, rings.give_way)
+    with budget.reserve(1000):
+        for _ in range(300):
+            rings.held += 4096
+            budget.grew(4096)
+            assert rings.held + 1000 < (1 << 20) + 65_536 + 4096
+    assert rings.held > (1 << 20) - 2 * 65_536
+    assert len(rings.asked) < 300 * 4096 / 65_536 / 2
+    assert min(rings.asked) > (1 << 20) // 64
+
+
+def test_rings_that_change_without_growing_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    rings = Elsewhere()
+    budget = Budget(1 << 20, rings.count, rings.give_way)
+    for _ in range(1000):
+        budget.grew(50_000)
+        budget.grew(-50_000)
+    assert rings.counted == 0
+    budget.grew(65_536)
+    budget.grew(65_536)
+    assert rings.counted == 1
+
+
+def test_what_only_seems_too_much_is_counted_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    rings = Elsewhere(held=10)
+    budget = Budget(100_000, rings.count, rings.give_way)
+    budget.grew(80_000)
+    budget.grew(80_000)
+    budget.grew(80_000)
+    assert rings.counted == 2
+    assert rings.asked == []

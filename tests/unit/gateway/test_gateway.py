@@ -238,6 +238,31 @@ async def test_a_name_of_which_nothing_came_is_not_listed() -> None:
         assert gateway.service("open").destinations == []
 
 
+@pytest.mark.usefixtures("fake")
+async def test_what_comes_from_brokers_is_bounded_though_nobody_publishes_here() -> None:
+    async with Gateway(_settings({"open": SERVICES["open"]}, memory_bytes=1 << 20)) as gateway:
+        most = 0
+        for number in range(5):
+            status = _destination(gateway, f"open::Topics::t{number}")
+            await gateway.open_stream(status, StreamRequest(), timeout=1)
+            for _ in range(100):
+                _connector(gateway, "open").latest.deliver(b"x" * 10_000)
+                most = max(most, gateway._streams.buffered())
+        assert (1 << 20) // 2 < most < (1 << 20) + (1 << 16) + 20_000
+
+
+@pytest.mark.usefixtures("fake")
+async def test_what_is_encoded_for_readers_is_bounded_too() -> None:
+    async with Gateway(_settings({"open": SERVICES["open"]}, memory_bytes=1 << 20)) as gateway:
+        reader = await gateway.open_stream(_destination(gateway, "open::Topics::t"), StreamRequest(), timeout=1)
+        _connector(gateway, "open").latest.deliver(*[b"\n" * 1000] * 500)  # seven times as much when encoded
+        events = 0
+        while (batch := reader.take()).events:
+            events += batch.events
+            assert gateway._streams.buffered() < (1 << 20) + (1 << 16) + 20_000
+        assert events > 100
+
+
 # Streams.
 
 

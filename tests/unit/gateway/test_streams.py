@@ -30,7 +30,8 @@ class Bench:
     def __init__(self) -> None:
         self.metrics = Metrics()
         self.counts: dict[MqUri, Counts] = {}
-        self.streams = Streams(self.metrics, lambda uri: self.counts.setdefault(uri, Counts()))
+        self.grown: list[int] = []
+        self.streams = Streams(self.metrics, lambda uri: self.counts.setdefault(uri, Counts()), self.grown.append)
         self.connector = FakeConnector()
 
     async def open(self, destination: Destination, **request: Any) -> Reader:
@@ -138,6 +139,7 @@ async def test_what_is_held_by_service_and_in_all() -> None:
     bench.connector.latest.deliver(b"x" * 1000)
     ring = bench.streams.buffered()
     assert ring > 1000
+    assert bench.grown == [ring]
     await bench.open(queue())
     bench.connector.latest.deliver(b"x" * 1000)
     assert bench.streams.buffered() == bench.streams.buffered("svc") == ring + 1000

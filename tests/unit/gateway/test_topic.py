@@ -26,9 +26,17 @@ class Bench:
         self.connector = FakeConnector()
         self.counts = Counts()
         self.gaps: list[str] = []
+        self.grown: list[int] = []
         destination = topic(**settings)
         assert isinstance(destination.settings, TopicSettings)
-        self.topic = Topic(destination, destination.settings, self.connector, lambda: self.counts, self.gaps.append)
+        self.topic = Topic(
+            destination,
+            destination.settings,
+            self.connector,
+            counts=lambda: self.counts,
+            on_gap=self.gaps.append,
+            grew=self.grown.append,
+        )
 
     async def open(self, **request: Any) -> TopicReader:
         return await self.topic.open(StreamRequest(**request), 5)
@@ -340,6 +348,23 @@ async def test_a_ring_that_gives_way_costs_only_who_is_behind() -> None:
     assert bench.topic.give_way(1) > 1000
     assert _gap(behind.take().data) == {"mq_uri": "svc::Topics::status", "reason": "slow", "missed": 1}
     assert ahead.take().data == b""
+
+
+async def test_every_change_of_the_ring_is_told() -> None:
+    bench = Bench(ring_messages=3)
+    reader = await bench.open()
+    for body in (b"a", b"b" * 1000, b"c", b"d"):
+        bench.connector.latest.deliver(body)
+        assert sum(bench.grown) == bench.topic.buffered
+    reader.take()
+    assert sum(bench.grown) == bench.topic.buffered
+    told = len(bench.grown)
+    freed = bench.topic.give_way(500)
+    assert len(bench.grown) == told  # who asked knows
+    bench.connector.latest.deliver(b"e")
+    assert sum(bench.grown) - freed == bench.topic.buffered
+    bench.topic.on_cancelled("deleted")
+    assert sum(bench.grown) == freed
 
 
 # The link.
