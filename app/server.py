@@ -63,6 +63,11 @@ def run(app: App, settings: Settings, on_started: Callable[[str], None] | None =
     return server.exit_code
 
 
+def _not_reloaded(_sig: int, _frame: FrameType | None) -> None:
+    """A closed terminal or a log rotation must not end the gateway."""
+    logger.warning("SIGHUP ignored: reloading the configuration is not supported in this version")
+
+
 def _ignore(url: str) -> None:
     """Nobody asked where the server listens."""
 
@@ -99,6 +104,7 @@ class GatewayServer(uvicorn.Server):
             return
         self._owns_process = True
         before = {each: signal.signal(each, self.handle_exit) for each in _SIGNALS}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, _not_reloaded)
         try:
             yield
         finally:

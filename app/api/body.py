@@ -13,9 +13,9 @@ from app.http1.deadline import Deadline
 
 
 def check_encoding(exchange: Exchange) -> None:
-    """Bodies are taken byte for byte: raises UnsupportedEncoding for anything but `identity`."""
+    """Bodies are taken byte for byte: raises UnsupportedEncoding for any Content-Encoding."""
     encoding = exchange.headers.text(b"content-encoding")
-    if encoding is not None and encoding.lower() not in ("", "identity"):
+    if encoding is not None:
         raise UnsupportedEncoding(
             f"Content-Encoding {encoding[:64]!r}: send the body as the message is to be, without an encoding"
         )

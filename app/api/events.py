@@ -13,9 +13,9 @@ from app.api.accept import check_accepts_events, is_event_source
 from app.api.context import Context
 from app.api.event_stream import ERROR, HEADERS, EventStream, Patience, spread_retry_ms
 from app.api.exchange import Exchange
-from app.api.problems import retry_after_seconds, status_of
+from app.api.problems import retry_after_seconds
 from app.api.query import bad_parameter
-from app.domain.errors import GatewayError, TooManyStreams
+from app.domain.errors import GatewayError, OutcomeUnknown, TooManyStreams, Unavailable
 from app.domain.uri import MqUri
 from app.gateway.stream import Format, Reader, Slow, StreamRequest
 from app.wire import sse
@@ -120,9 +120,11 @@ async def _close(reader: Reader) -> None:
 
 
 def is_temporary(error: GatewayError) -> bool:
-    """Whether the same request may succeed later: what an EventSource should wait for."""
-    status = status_of(error)
-    return status == 429 or status >= 500
+    """Whether an EventSource should come back: the gateway is full or draining, the broker down or slow.
+
+    Not for what the broker refuses: each try would reach it again, and on RabbitMQ end the shared connection.
+    """
+    return isinstance(error, Unavailable | OutcomeUnknown)
 
 
 async def _unavailable(exchange: Exchange, error: GatewayError) -> None:

@@ -92,7 +92,7 @@ def _message_headers(headers: RequestHeaders) -> tuple[dict[str, Any], dict[str,
         elif name in _LIST_FORWARDED:
             _join(own, name, value)
         elif name in _SINGLE_FORWARDED or name.startswith(_CLOUD_EVENTS):
-            own[name.decode("latin-1")] = headers.text(name) or ""
+            _add(own, name.decode("latin-1"), headers.text(name) or "")
     if "headers" in properties:
         _merge(own, properties.pop("headers"))
     return properties, own
@@ -103,13 +103,20 @@ def _take_mq(
 ) -> None:
     if name.startswith(_HEADER_PREFIX):
         headers.get(name)  # refuses a repeated one
-        own[name[len(_HEADER_PREFIX) :].decode("latin-1")] = as_text(name, value)
+        _add(own, name[len(_HEADER_PREFIX) :].decode("latin-1"), as_text(name, value))
         return
     known = PROPERTIES.get(name)
     if known is None:
         raise _unknown(name)
     key, label, parser = known
     properties[key] = parser(label, headers.text(name) or "")
+
+
+def _add(own: dict[str, str], name: str, value: str) -> None:
+    """One message header; a second way to the same name is refused, not silently preferred."""
+    if name in own:
+        raise bad_header(name, "is given more than once")
+    own[name] = value
 
 
 def _join(own: dict[str, str], name: bytes, value: bytes) -> None:

@@ -65,6 +65,6 @@ def seconds(values: Mapping[str, str], name: str, *, default: float, longest: fl
     if text is None:
         return min(default, longest)
     number = float(text) if _DECIMAL.fullmatch(text) else math.nan
-    if not 0 < number < math.inf:
+    if not number > 0:  # what is too large to be a number is capped like what is just too large
         raise bad_parameter(name, "is a number of seconds above 0")
     return min(number, longest)

@@ -55,8 +55,8 @@ def too_large(detail: str) -> Refused:
 
 
 def too_slow(detail: str) -> Refused:
-    """408 (RFC 9110 section 15.5.9)."""
-    return Refused(408, Code.MALFORMED_REQUEST, detail, retriable=True)
+    """400 and not 408: clients and proxies send a request anew at a 408 without being asked."""
+    return Refused(400, Code.MALFORMED_REQUEST, detail, retriable=True)
 
 
 def request_id(headers: Headers) -> str:

@@ -151,6 +151,17 @@ def test_a_second_signal_forces(numbers: tuple[int, int]) -> None:
         assert time.monotonic() - begun < 3
 
 
+def test_a_hang_up_ends_nothing() -> None:
+    with process() as server:
+        server.signal(signal.SIGHUP)
+        with server.connect(b"/") as client:
+            assert client.response().status == 200
+        server.signal()
+        code, _, log = server.end()
+        assert code == 0
+        assert "SIGHUP ignored" in log
+
+
 @pytest.mark.parametrize(
     ("app", "said"),
     [({"hook": False}, []), ({"hook": "fails"}, ["drain"]), ({"hook": "hangs"}, ["drain"])],

@@ -181,12 +181,11 @@ async def test_our_server_has_its_own() -> None:
     assert await _read(call) == b"01"
 
 
-@pytest.mark.parametrize("value", [b"gzip", b"br", b"identity, gzip", b"deflate", b"x"])
+@pytest.mark.parametrize("value", [b"identity", b"", b"gzip", b"br", b"identity, gzip", b"deflate", b"x"])
 def test_an_encoding_is_refused(value: bytes) -> None:
     with pytest.raises(UnsupportedEncoding):
         check_encoding(Call(headers=[(b"content-encoding", value)]).exchange())
 
 
-@pytest.mark.parametrize("headers", [[], [(b"content-encoding", b"identity")], [(b"content-encoding", b"")]])
-def test_no_encoding_is_none(headers: list[tuple[bytes, bytes]]) -> None:
-    check_encoding(Call(headers=headers).exchange())
+def test_no_encoding_is_none() -> None:
+    check_encoding(Call(headers=[]).exchange())

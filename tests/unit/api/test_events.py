@@ -14,11 +14,13 @@ from app.api.context import Context
 from app.api.events import Events, is_temporary, parse
 from app.connectors.base import Destination
 from app.domain.errors import (
+    BrokerRejected,
     BrokerUnavailable,
     Code,
     ConfirmTimeout,
     Forbidden,
     GatewayError,
+    Internal,
     InvalidParameter,
     TooManyStreams,
     UnknownDestination,
@@ -206,6 +208,9 @@ def test_only_what_may_pass_is_temporary() -> None:
     assert is_temporary(TooManyStreams("x"))
     assert not is_temporary(UnknownDestination("x"))
     assert not is_temporary(Forbidden("x"))
+    # Each try of a browser would reach the broker again, and may end the connection that all share.
+    assert not is_temporary(BrokerRejected("x"))
+    assert not is_temporary(Internal("x"))
 
 
 class Clinging(Reader):

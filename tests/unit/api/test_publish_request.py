@@ -133,6 +133,12 @@ def test_two_values_are_refused(name: str) -> None:
         _parse((name, '{"x":"1"}'), (name, '{"x":"1"}'))
 
 
+@pytest.mark.parametrize("name", ["traceparent", "ce-id"])
+def test_two_ways_to_one_header_are_refused(name: str) -> None:
+    with pytest.raises(InvalidHeader, match="more than once"):
+        _parse((name, "one"), (f"mq-header-{name}", "other"))
+
+
 @pytest.mark.parametrize("name", ["mq-type", "mq-header-a", "traceparent", "baggage", "ce-id", "content-type"])
 def test_bytes_that_are_no_text_are_refused(name: str) -> None:
     with pytest.raises(InvalidHeader, match="UTF-8"):

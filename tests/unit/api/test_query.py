@@ -40,15 +40,11 @@ def test_a_choice_is_one_of_its_words() -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [(None, 5.0), ("1", 1.0), ("0.5", 0.5), (".5", 0.5), ("2.", 2.0), ("1e1", 10.0), ("61", 60.0), ("1e999", None)],
+    [(None, 5.0), ("1", 1.0), ("0.5", 0.5), (".5", 0.5), ("2.", 2.0), ("1e1", 10.0), ("61", 60.0), ("1e999", 60.0)],
 )
-def test_seconds_are_capped_silently(text: str | None, number: float | None) -> None:
+def test_seconds_are_capped_silently(text: str | None, number: float) -> None:
     values = {} if text is None else {"timeout": text}
-    if number is None:
-        with pytest.raises(InvalidParameter):
-            query.seconds(values, "timeout", default=5, longest=60)
-    else:
-        assert query.seconds(values, "timeout", default=5, longest=60) == number
+    assert query.seconds(values, "timeout", default=5, longest=60) == number
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "", "1_0", "5s", "0x5", "٣"])

@@ -51,7 +51,7 @@ class TestDeadlines:
                     break
             response = client.response()
             assert 0.25 <= time.monotonic() - begun < 1.5
-            assert response.status == 408
+            assert response.status == 400
             assert response.problem["code"] == "malformed_request"
             assert response.problem["retriable"] is True
             assert client.rest() == b""
@@ -75,7 +75,7 @@ class TestDeadlines:
         with hasty.connect() as client:
             client.send(_post(b"/echo", 10, b"half"))
             response = client.response()
-            assert (response.status, response.problem["instance"]) == (408, "/echo")
+            assert (response.status, response.problem["instance"]) == (400, "/echo")
         seen = hasty.arrived(before)
         assert seen.done.wait(PATIENCE)
         assert (seen.complete, seen.gone) == (False, True)
@@ -102,7 +102,7 @@ class TestDeadlines:
                 client.send(b"1\r\nx\r\n" if chunked else b"x")
             response = client.response()
             assert 0.3 <= time.monotonic() - begun < 1.5
-            assert (response.status, response.problem["code"]) == (408, "malformed_request")
+            assert (response.status, response.problem["code"]) == (400, "malformed_request")
             assert client.rest() == b""
 
     def test_a_body_that_had_to_wait_its_turn_has_all_its_time(self, hasty: Served) -> None:

@@ -48,7 +48,7 @@ def test_a_whole_response() -> None:
     [
         (malformed("x"), 400, "malformed_request", False),
         (too_large("x"), 431, "headers_too_large", False),
-        (too_slow("x"), 408, "malformed_request", True),
+        (too_slow("x"), 400, "malformed_request", True),
     ],
 )
 def test_the_usual_ones(refused: Refused, status: int, code: str, retriable: bool) -> None:
