@@ -200,7 +200,8 @@ class Gateway:
     def destination_view(self, destination: Destination) -> DestinationView:
         """One destination with its counters."""
         uri = destination.uri
-        return destination_view(destination, self._streams.readers(uri), self._counters.of(uri))
+        rests = self._registry.connector(uri.service).quarantined(destination)
+        return destination_view(destination, self._streams.readers(uri), self._counters.of(uri), quarantined=rests)
 
     def link_states(self) -> dict[str, str]:
         """The state of the link of every service."""

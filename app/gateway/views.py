@@ -49,7 +49,9 @@ class ServiceView:
     destinations_omitted: int
 
 
-def destination_view(destination: Destination, readers: int, counts: Counts) -> DestinationView:
+def destination_view(
+    destination: Destination, readers: int, counts: Counts, *, quarantined: bool = False
+) -> DestinationView:
     """The view of one destination."""
     return DestinationView(
         mq_uri=str(destination.uri),
@@ -58,7 +60,7 @@ def destination_view(destination: Destination, readers: int, counts: Counts) -> 
         published=counts.published,
         delivered=counts.delivered,
         gaps=counts.gaps,
-        quarantined=False,
+        quarantined=quarantined,
     )
 
 

@@ -74,7 +74,8 @@ class StompSubscription(Subscription):
         if self._closing:
             return
         await self.establish(session, returns)
-        self._listener.on_restored()
+        if self._session is session and session.is_open:  # RECEIPT and the end may come in one read
+            self._listener.on_restored()
 
     def lost(self) -> None:
         """The connection is gone: what is unacked the broker gives to somebody again."""

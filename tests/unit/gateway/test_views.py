@@ -22,7 +22,7 @@ MORE = LinkStatus(
 
 
 def test_a_destination_has_the_members_of_the_contract() -> None:
-    view = destination_view(queue(), 2, Counts(published=3, delivered=4, gaps=5))
+    view = destination_view(queue(), 2, Counts(published=3, delivered=4, gaps=5), quarantined=True)
     assert asdict(view) == {
         "mq_uri": "svc::Queues::jobs",
         "readers": 2,
@@ -30,7 +30,7 @@ def test_a_destination_has_the_members_of_the_contract() -> None:
         "published": 3,
         "delivered": 4,
         "gaps": 5,
-        "quarantined": False,
+        "quarantined": True,
     }
 
 
