@@ -22,6 +22,7 @@ _SBIN = Path("/usr/lib/rabbitmq/bin")
 # One scheduler that does not spin: the tests share few cores with the broker.
 _ERL_ARGS = "-noinput +S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
 _CTL_SECONDS = 30
+_NOT_YET = "requires the 'rabbit' app to be running"
 _CALLS = count(1)
 
 
@@ -76,7 +77,14 @@ class RabbitMQ(Broker):
     async def ctl(self, *args: str) -> str:
         """Run rabbitmqctl (about a second) and return what it prints; raises RuntimeError with its output."""
         command = [str(_SBIN / "rabbitmqctl"), "--quiet", "--node", self.node, *args]
-        return await asyncio.to_thread(self._run, command)
+        async with asyncio.timeout(_CTL_SECONDS):
+            while True:
+                try:
+                    return await asyncio.to_thread(self._run, command)
+                except RuntimeError as error:
+                    # The listeners accept a moment before the node calls itself running.
+                    if _NOT_YET not in str(error):
+                        raise
 
     async def eval(self, erlang: str) -> Any:
         """Evaluate an Erlang expression in the node (some milliseconds) and return it through JSON.
