@@ -81,7 +81,8 @@ def parse(path: str) -> Route:
 
 
 def _under_mq(parts: list[str]) -> Route:
-    if not all(parts):
+    # An empty name is a name of no bytes, which no destination has; any other empty part is no path of ours.
+    if not all(parts[:3] + parts[4:]):
         raise NotFound("no part of a path under /mq is empty; a slash at the end makes an empty one")
     match parts:
         case [_]:
