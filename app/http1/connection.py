@@ -242,24 +242,27 @@ class Connection(HttpToolsProtocol):
         return not latest.response_started
 
     def _say(self, refused: Refused) -> None:
-        path, headers = self._identity()
+        path, headers, method = self._identity()
         self.transport.write(
             message(
                 refused,
                 default_headers=self.server_state.default_headers,
                 headers=headers,
                 instance=path,
+                method=method,
             )
         )
         self._leave(linger=True)
 
-    def _identity(self) -> tuple[str, list[tuple[bytes, bytes]]]:
-        """Path and headers, as far as they came, of the request that is refused."""
+    def _identity(self) -> tuple[str, list[tuple[bytes, bytes]], str]:
+        """Path, headers and method, as far as they came, of the request that is refused."""
         if self._head_open:
-            return self.url.partition(b"?")[0][:255].decode("latin-1"), self.headers
+            path = self.url.partition(b"?")[0][:255].decode("latin-1")
+            return path, self.headers, self.parser.get_method().decode("latin-1") if path else ""
         if self._latest is None:
-            return "", []
-        return self._latest.scope["path"], list(self._latest.scope["headers"])
+            return "", [], ""
+        scope = self._latest.scope
+        return scope["path"], list(scope["headers"]), scope["method"]
 
     def _leave(self, *, linger: bool) -> None:
         """Ends the connection; `linger` where the client still sends, or a reset would cost it the answer."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from app.domain.errors import Code
+from app.domain.errors import Code, Outcome
 from app.wire import problem
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -67,8 +67,13 @@ def request_id(headers: Headers) -> str:
     return secrets.token_hex(16)
 
 
-def answer(refused: Refused, *, headers: Headers, instance: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Headers and body of the response to a request with these `headers` (lower-case names)."""
+def answer(
+    refused: Refused, *, headers: Headers, instance: str, method: str = ""
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of the response to a request with these `headers` (lower-case names).
+
+    What is refused here never got to the application whole: a publish was not sent.
+    """
     identity = request_id(headers)
     body = problem.render(
         code=refused.code,
@@ -78,7 +83,7 @@ def answer(refused: Refused, *, headers: Headers, instance: str) -> tuple[list[t
         instance=instance,
         request_id=identity,
         retriable=refused.retriable,
-        extra={},
+        extra={"outcome": Outcome.NOT_SENT.value} if method == "POST" and "/mq/" in instance else {},
     )
     return [
         (b"content-type", problem.MEDIA_TYPE.encode()),
@@ -90,8 +95,8 @@ def answer(refused: Refused, *, headers: Headers, instance: str) -> tuple[list[t
     ], body
 
 
-def message(refused: Refused, *, default_headers: Headers, headers: Headers, instance: str) -> bytes:
+def message(refused: Refused, *, default_headers: Headers, headers: Headers, instance: str, method: str = "") -> bytes:
     """The whole response as it goes to the socket; `default_headers` are date and server."""
-    own, body = answer(refused, headers=headers, instance=instance)
+    own, body = answer(refused, headers=headers, instance=instance, method=method)
     lines = [name + b": " + value + b"\r\n" for name, value in (*default_headers, *own)]
     return b"".join((STATUS_LINE[refused.status], *lines, b"\r\n", body))

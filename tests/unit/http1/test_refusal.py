@@ -7,7 +7,7 @@ import json
 import pytest
 
 from app.domain.errors import Code
-from app.http1.refusal import Refused, malformed, message, request_id, too_large, too_slow
+from app.http1.refusal import Refused, answer, malformed, message, request_id, too_large, too_slow
 
 
 def test_a_whole_response() -> None:
@@ -64,3 +64,12 @@ def test_an_unusable_request_id_is_replaced(value: bytes) -> None:
 
 def test_a_usable_request_id_is_kept() -> None:
     assert request_id([(b"a", b"b"), (b"x-request-id", b"A.b_c-1")]) == "A.b_c-1"
+
+
+@pytest.mark.parametrize(
+    ("method", "instance", "outcome"),
+    [("POST", "/mq/s/Queues/q", "not_sent"), ("GET", "/mq/s/Queues/q", None), ("POST", "/health/live", None)],
+)
+def test_a_refused_publish_was_not_sent(method: str, instance: str, outcome: str | None) -> None:
+    _, body = answer(malformed("x"), headers=[], instance=instance, method=method)
+    assert json.loads(body).get("outcome") == outcome
