@@ -50,10 +50,6 @@ class StompTransport(asyncio.Protocol):
         self.current_host_and_port = ("", 0)
 
     @property
-    def closed(self) -> bool:
-        return self._socket is None or self._socket.is_closing()
-
-    @property
     def encryption(self) -> str:
         """The TLS version and cipher in use, for a person; `plain TCP` without."""
         tls = None if self._socket is None else self._socket.get_extra_info("ssl_object")
