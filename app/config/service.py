@@ -157,14 +157,19 @@ class ServiceSettings(Section):
     required: bool = False
     """True: the gateway is not ready until this service has been up once."""
 
-    connections: Annotated[Literal["single", "split"], only("single")] = "single"
-    """One connection for everything. `split` is not supported in this version."""
+    connections: Literal["single", "split"] = "single"
+    """`single`: one connection for everything. `split`: publishing has one of its own, so that ACKs pass while the
+    broker reads nothing from connections that publish (a memory alarm of RabbitMQ)."""
 
     allow_undeclared: bool = False
     """True: destinations that are not declared exist too, with default settings."""
 
     max_frame_bytes: Size | None = None
     """Largest STOMP frame in bytes the broker takes; unset: by broker and version."""
+
+    consumer_timeout: PositiveSeconds | None = None
+    """Seconds a message may stay unacknowledged before the broker ends the connection, as configured there; unset: 1800
+    on RabbitMQ, its default, and no limit elsewhere. What waits here for four fifths of it goes back to its queue."""
 
     client_id: str | None = None
     """STOMP `client-id` for ActiveMQ."""

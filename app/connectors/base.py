@@ -46,6 +46,9 @@ class Listener(Protocol):
     def on_restored(self) -> None:
         """The link is back and the subscription stands again, in a new epoch."""
 
+    def on_withdrawn(self, token: str) -> None:
+        """The delivery with this token waited too long for its ack and went back; an ack now does nothing."""
+
     def on_cancelled(self, detail: str) -> None:
         """The broker ended this subscription and it is not coming back."""
 
@@ -92,6 +95,16 @@ class MQConnector(ABC):
     @abstractmethod
     async def close(self, timeout: float) -> None:
         """Let what is in flight end within `timeout` seconds, then disconnect for good. Idempotent."""
+
+    def reconfigure(self, settings: ServiceSettings) -> bool:
+        """Go on with other settings; False where only a new connector can, and then nothing has changed.
+
+        Where the connection is another one from now on, what is in flight ends first, and subscriptions follow.
+        """
+        return False
+
+    def retry(self) -> None:  # noqa: B027 - where nothing waits there is nothing to do
+        """Do not wait any longer for the next attempt to connect."""
 
     @property
     @abstractmethod

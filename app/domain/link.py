@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -77,3 +78,24 @@ class LinkStatus:
     next_attempt_at: float | None = None
     epoch: int = 0
     ever_up: bool = False
+
+
+#: Of several links, the state that speaks for all is the first of these that one of them is in.
+_PRECEDENCE = (LinkState.DRAINING, LinkState.DOWN, LinkState.CONNECTING, LinkState.UP, LinkState.CLOSED)
+
+
+def combined(statuses: Sequence[LinkStatus]) -> LinkStatus:
+    """One status for all the links of a service, the first of which speaks for broker and address."""
+    if len(statuses) == 1:
+        return statuses[0]
+    state = next(state for state in _PRECEDENCE if any(each.state is state for each in statuses))
+    errors = [each.last_error for each in statuses if each.last_error is not None]
+    attempts = [each.next_attempt_at for each in statuses if each.next_attempt_at is not None]
+    return replace(
+        statuses[0],
+        state=state,
+        since=max(each.since for each in statuses if each.state is state),
+        last_error=max(errors, key=lambda error: error.at, default=None),
+        next_attempt_at=min(attempts, default=None),
+        ever_up=all(each.ever_up for each in statuses),
+    )

@@ -203,6 +203,11 @@ class Consumer:
     def on_restored(self) -> None:
         """Nothing to do: messages go on."""
 
+    def on_withdrawn(self, token: str) -> None:
+        for delivery in [each for each in self._waiting if each.token == token]:
+            self._waiting.remove(delivery)
+            self._waiting_bytes -= len(delivery.message.body)
+
     def on_cancelled(self, detail: str) -> None:
         self._cancelled = detail
         self._arrived.set()

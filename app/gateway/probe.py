@@ -10,7 +10,7 @@ from app.config.settings import STOMP, ServiceSettings
 from app.connectors.base import ConnectorContext
 from app.connectors.catalog import connector_class
 from app.connectors.stomp.addresses import Address, resolve
-from app.connectors.stomp.link import open_session
+from app.connectors.stomp.opening import open_session
 from app.domain.link import LinkFailed, LinkFault, LinkState
 
 

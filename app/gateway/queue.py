@@ -46,6 +46,10 @@ class QueueReader(Reader):
     def on_restored(self) -> None:
         """Nothing was missed: what was not acked comes again."""
 
+    def on_withdrawn(self, token: str) -> None:
+        # What is on its way into the socket comes again too, marked redelivered: at least once, like any lost ack.
+        self._waiting = deque(delivery for delivery in self._waiting if delivery.token != token)
+
     def on_cancelled(self, detail: str) -> None:
         self._subscription = None
         self._waiting.clear()

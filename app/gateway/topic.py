@@ -192,6 +192,9 @@ class Topic:
             self._ring.append_gap()
             self._wake_soon()
 
+    def on_withdrawn(self, token: str) -> None:
+        """A plain Topic has no acks."""
+
     def on_cancelled(self, detail: str) -> None:
         logger.warning("%s: the broker ended the subscription: %s", self.destination.uri, detail)
         self._upstream = None

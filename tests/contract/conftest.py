@@ -34,6 +34,9 @@ class Recorder:
     def on_restored(self) -> None:
         self.told.put_nowait("restored")
 
+    def on_withdrawn(self, token: str) -> None:
+        self.told.put_nowait(f"withdrawn: {token}")
+
     def on_cancelled(self, detail: str) -> None:
         self.told.put_nowait(f"cancelled: {detail}")
 

@@ -72,7 +72,7 @@ class Subject:
 
     async def full(self) -> None:
         """Wait until the socket takes no more."""
-        session = self.connector._link.current
+        session = self.connector._publisher._link.current
         assert session is not None
         for _ in range(100):  # turns of the loop: what is sent goes out at the end of one
             if not session.transport.is_writable:

@@ -24,6 +24,7 @@ class Confirms:
     def __init__(self) -> None:
         self._pending: dict[str, Pending] = {}
         self._last = 0
+        self._settled: asyncio.Event | None = None
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -38,13 +39,26 @@ class Confirms:
         self._pending[pending.receipt] = pending
         return pending
 
+    async def settled(self) -> None:
+        """Returns when nobody waits for a receipt; the caller sets the deadline."""
+        while self._pending:
+            self._settled = self._settled or asyncio.Event()
+            self._settled.clear()
+            await self._settled.wait()
+
+    def _take(self, receipt: str) -> Pending | None:
+        pending = self._pending.pop(receipt, None)
+        if self._settled is not None and not self._pending:
+            self._settled.set()
+        return pending
+
     def forget(self, pending: Pending) -> None:
         """Nobody waits any longer; a late RECEIPT is ignored."""
-        self._pending.pop(pending.receipt, None)
+        self._take(pending.receipt)
 
     def resolve(self, receipt: str) -> bool:
         """The RECEIPT came; False where nobody waited for it."""
-        pending = self._pending.pop(receipt, None)
+        pending = self._take(receipt)
         if pending is None or pending.future.done():
             return False
         pending.future.set_result(None)

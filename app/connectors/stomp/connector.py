@@ -1,72 +1,71 @@
-"""StompMQConnector: an mqService on one STOMP connection, shared by everybody."""
+"""StompMQConnector: an mqService on one STOMP connection, shared by everybody; with `split` on two."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext, Destination, Listener, MQConnector, Subscription
-from app.connectors.stomp.confirms import Pending
+from app.connectors.stomp.consumers import Consumers
 from app.connectors.stomp.dialect import Dialect
-from app.connectors.stomp.link import Link
-from app.connectors.stomp.restore import Restorer
-from app.connectors.stomp.returns import Returns
+from app.connectors.stomp.link import Link, Residents
+from app.connectors.stomp.publisher import Publisher
+from app.connectors.stomp.quarantine import Quarantine
 from app.connectors.stomp.session import Session
-from app.connectors.stomp.subscription import StompSubscription
-from app.connectors.stomp.suspects import Suspects
-from app.domain.errors import (
-    BrokerRejected,
-    BrokerUnavailable,
-    ConfirmTimeout,
-    ConnectionLost,
-    DestinationQuarantined,
-    FieldError,
-    InvalidHeader,
-    InvalidName,
-    Overloaded,
-)
-from app.domain.link import LinkStatus
+from app.domain.errors import InvalidName
+from app.domain.link import LinkState, LinkStatus, combined
 from app.domain.message import Publication
 from app.domain.uri import DestinationType, MqUri
 
-logger = logging.getLogger("mq_gateway.stomp")
-
 #: Seconds for what is still to be done when the connection has been ended.
 _CHORES_DEADLINE = 1.0
+#: What of a service has nothing to do with its connection.
+_DECLARATIONS = {"queues", "topics", "allow_undeclared", "required", "consumer_timeout"}
 
 
 class StompMQConnector(MQConnector):
-    """Publishes with a receipt each; subscriptions outlive the connection; a request ends as exactly one outcome."""
+    """Publishes with a receipt each; subscriptions outlive the connection; a request ends as exactly one outcome.
+
+    With `connections: split` publishing has a connection of its own: a broker that does not read from one that
+    publishes (RabbitMQ under a memory alarm) still takes the ACKs of the other.
+    """
 
     def __init__(self, service: str, settings: ServiceSettings, context: ConnectorContext) -> None:
         super().__init__(service, settings, context)
-        self._link = Link(service, settings, context, self._up, self._lost)
+        self._state = LinkState.CONNECTING
         self._dialect = Dialect("", settings.max_frame_bytes)
-        self._returns: Returns | None = None
-        self._subscriptions: dict[StompSubscription, None] = {}
-        self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._running: asyncio.Task[None] | None = None
-        self._chores: set[asyncio.Task[None]] = set()
-        self._restorer = Restorer()
-        self._suspects = Suspects()
-        self._ended: tuple[int, tuple[str, ...]] = (-1, ())
+        self._quarantine = Quarantine(service, context.on_event)
+        split = settings.connections == "split"
+        names = (f"{service} (publishing)", f"{service} (consuming)") if split else (service,)
+        self._links = tuple(self._link(name) for name in names)
+        self._publisher = Publisher(service, settings, self._links[0], self._quarantine, window=context.in_flight)
+        self._consumers = Consumers(service, settings, self._links[-1], self._quarantine)
+        self._running: list[asyncio.Task[None]] = []
+
+    def _link(self, name: str) -> Link:
+        residents = Residents(
+            up=partial(self._up, name),
+            lost=partial(self._lost, name),
+            changed=self._changed,
+            on_event=self.context.on_event,
+        )
+        return Link(name, self.settings, residents)
 
     async def start(self) -> None:
-        self._running = asyncio.create_task(self._link.run(), name=f"link {self.service}")
+        self._apply()
+        self._running = [asyncio.create_task(link.run(), name=f"link {link.name}") for link in self._links]
 
     @property
     def status(self) -> LinkStatus:
-        return self._link.status
+        return combined([link.status for link in self._links])
 
     @property
     def in_flight(self) -> int:
-        return self._in_flight
+        return self._publisher.in_flight
 
     @property
     def max_frame(self) -> int | None:
@@ -75,131 +74,38 @@ class StompMQConnector(MQConnector):
     def check_name(self, uri: MqUri) -> None:
         self._dialect.check_name(uri)
 
-    # Publishing.
-
     def check(self, destination: Destination, publication: Publication) -> None:
-        self._send_headers(self._dialect, destination, publication)
-
-    def _send_headers(
-        self, dialect: Dialect, destination: Destination, publication: Publication
-    ) -> tuple[str, dict[str, str]]:
-        path = dialect.path(destination)
-        headers = dialect.send_headers(publication, self._reply_path(dialect, publication.reply_to))
-        dialect.check_frame(path, {**headers, **dialect.declare_headers(destination)}, publication)
-        return path, headers
-
-    def _reply_path(self, dialect: Dialect, reply_to: MqUri | None) -> str | None:
-        """The STOMP destination of a reply; raises InvalidHeader where none is declared."""
-        if reply_to is None:
-            return None
-        settings = self.settings.destination(reply_to)
-        if settings is None:
-            raise InvalidHeader(f"{reply_to} is not declared", errors=[FieldError("reply-to", "a declared mqURI")])
-        return dialect.path(Destination(reply_to, settings))
+        self._publisher.frame(self._dialect, destination, publication)
 
     async def publish(
         self, destination: Destination, publication: Publication, *, timeout: float, confirm: bool = True
     ) -> None:
-        deadline = asyncio.get_running_loop().time() + timeout
-        with self._window():
-            session = self._link.current or await self._link.session(timeout)
-            path, headers = self._send_headers(session.dialect, destination, publication)
-            self._refuse_resting(path)
-            while not session.transport.is_writable:
-                await self._room(session, deadline)
-            if destination.settings.arguments and path not in session.declared:
-                session.declared.add(path)
-                headers.update(session.dialect.declare_headers(destination))
-            pending = session.send(path, publication.body, publication.content_type, headers, confirm=confirm)
-            await self._sent(session, pending, deadline, timeout)
-
-    @contextlib.contextmanager
-    def _window(self) -> Iterator[None]:
-        """A place among the publishes in flight, those that wait for a link included; raises Overloaded."""
-        if self._in_flight >= self.context.in_flight:
-            raise Overloaded(f"{self._in_flight} publishes to {self.service} are in flight", retry_after=1)
-        self._in_flight += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
-
-    async def _room(self, session: Session, deadline: float) -> None:
-        """Wait until a broker that does not read takes what it was sent; what comes later is not sent at all."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                await session.transport.writable()
-        except TimeoutError:
-            raise Overloaded(f"the broker of {self.service} does not read", retry_after=1) from None
-        if not session.is_open:
-            raise BrokerUnavailable(f"the link to {self.service} was lost", retry_after=1)
-
-    async def _sent(self, session: Session, pending: Pending | None, deadline: float, timeout: float) -> None:
-        """Wait for the RECEIPT, or where none was asked for until the kernel took the frame."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                await (session.transport.writable() if pending is None else pending.future)
-        except TimeoutError:
-            raise ConfirmTimeout(f"no confirmation within {timeout:g} s: it may have been delivered") from None
-        finally:
-            if pending is not None:
-                session.forget(pending)
-        if pending is None and not session.is_open:
-            raise ConnectionLost("the connection was lost while the frame was handed over")
-
-    # Consuming.
+        await self._publisher.publish(destination, publication, timeout, confirm)
 
     async def subscribe(
         self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
     ) -> Subscription:
-        deadline = asyncio.get_running_loop().time() + timeout
-        session = await self._link.session(timeout)
-        self._refuse_resting(session.dialect.path(destination))
-        subscription = StompSubscription(
-            destination,
-            listener,
-            acknowledge=acknowledge,
-            prefetch=prefetch,
-            on_end=self._forget,
-            spawn=self._chore,
+        return await self._consumers.subscribe(
+            destination, listener, acknowledge=acknowledge, prefetch=prefetch, timeout=timeout
         )
-        try:
-            async with asyncio.timeout_at(deadline):
-                await subscription.establish(session, self._returns)
-        except TimeoutError:
-            self._chore(subscription.close(timeout))
-            raise ConfirmTimeout(f"{self.service} did not confirm the subscription within {timeout:g} s") from None
-        except ConnectionLost as error:
-            raise BrokerUnavailable(f"the link was lost while subscribing: {error}", retry_after=1) from None
-        except asyncio.CancelledError:
-            self._chore(subscription.close(timeout))
-            raise
-        if subscription.ended is not None:
-            raise BrokerRejected(f"the broker ended the subscription at once: {subscription.ended}")
-        self._subscriptions[subscription] = None
-        return subscription
 
-    def _forget(self, subscription: StompSubscription) -> None:
-        self._subscriptions.pop(subscription, None)
+    def quarantined(self, destination: Destination) -> bool:
+        with contextlib.suppress(InvalidName):
+            return self._quarantine.holds(self._dialect.path(destination))
+        return False
 
-    def _chore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
-        return task
+    # The life of the links.
 
-    # The life of the link.
-
-    def _up(self, session: Session) -> Coroutine[Any, Any, None]:
+    def _up(self, link: str, session: Session) -> Coroutine[Any, Any, None]:
         self._dialect = session.dialect
-        self._returns = Returns(session)
-        session.known_paths.update(self._known_paths(session.dialect))
+        self._learn(session)
+        self._quarantine.up(link, session)
+        return self._consumers.restore(session) if link == self._links[-1].name else _nothing()
+
+    def _learn(self, session: Session) -> None:
+        """What the declared destinations are called on this connection."""
+        session.known_paths = dict(self._known_paths(session.dialect))
         session.knows_all = self.settings.allow_undeclared
-        self._accuse(session)
-        return self._restorer.restore(list(self._subscriptions), session, self._returns)
 
     def _known_paths(self, dialect: Dialect) -> Iterator[tuple[str, MqUri]]:
         """The STOMP destinations of what is declared; a name this broker cannot have is left out."""
@@ -209,44 +115,57 @@ class StompMQConnector(MQConnector):
                 with contextlib.suppress(InvalidName):
                     yield dialect.path(Destination(uri, settings)), uri
 
-    def _lost(self, session: Session) -> None:
-        self._ended = (session.epoch, tuple(session.suspects))
-        for subscription in list(self._subscriptions):
-            subscription.lost()
+    def _lost(self, link: str, session: Session) -> None:
+        self._quarantine.lost(link, session)
+        if link == self._links[-1].name:
+            self._consumers.lost()
 
-    def _accuse(self, session: Session) -> None:
-        """Count the end of the last connection if the broker was there all the time: a restart is nobody's fault."""
-        epoch, paths = self._ended
-        if session.epoch == epoch + 1:
-            for path in self._suspects.ended(paths, asyncio.get_running_loop().time()):
-                logger.warning("%s: %s keeps ending the connection and rests", self.service, path)
-                self.context.on_event("destination_quarantined")
+    def _changed(self, _previous: LinkState, _state: LinkState) -> None:
+        previous, self._state = self._state, self.status.state
+        if self._state is not previous:
+            self.context.on_state(previous, self._state)
 
-    def _refuse_resting(self, path: str) -> None:
-        """Raises DestinationQuarantined for a destination that keeps ending the connection."""
-        rest = self._suspects.rest(path, asyncio.get_running_loop().time())
-        if rest > 0:
-            raise DestinationQuarantined("this destination keeps ending the broker's connection", retry_after=rest)
+    def retry(self) -> None:
+        for link in self._links:
+            link.retry()
 
-    def quarantined(self, destination: Destination) -> bool:
-        with contextlib.suppress(InvalidName):
-            path = self._dialect.path(destination)
-            return self._suspects.rest(path, asyncio.get_running_loop().time()) > 0
-        return False
+    def reconfigure(self, settings: ServiceSettings) -> bool:
+        if settings.mq_type != self.settings.mq_type or settings.connections != self.settings.connections:
+            return False
+        same = settings.model_dump(exclude=_DECLARATIONS) == self.settings.model_dump(exclude=_DECLARATIONS)
+        self.settings = self._publisher.settings = self._consumers.settings = settings
+        if not same:
+            self._apply()
+        for link in self._links:
+            if link.current is not None:
+                self._learn(link.current)
+        return True
+
+    def _apply(self) -> None:
+        """A client id is for the connection that consumes: brokers take it from one connection only."""
+        for link in self._links:
+            consumes = link is self._links[-1]
+            link.reconfigure(self.settings if consumes else self.settings.model_copy(update={"client_id": None}))
 
     async def close(self, timeout: float) -> None:
-        if self._running is None:
+        running, self._running = self._running, []
+        if not running:
             return
-        running, self._running = self._running, None
-        session = self._link.current
-        self._link.drain()
+        sessions = [link.current for link in self._links]
+        for link in self._links:
+            link.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._idle.wait()
-                if session is not None and session.is_open:
-                    await session.disconnect()
-        running.cancel()  # ends the connection, and with it whatever still waits for an answer
-        _done, late = await asyncio.wait({running, *self._chores}, timeout=_CHORES_DEADLINE)
+                await self._publisher.idle()
+                await asyncio.gather(*(each.disconnect() for each in sessions if each is not None and each.is_open))
+        for task in running:
+            task.cancel()  # ends the connection, and with it whatever still waits for an answer
+        _done, late = await asyncio.wait({*running, *self._consumers.chores}, timeout=_CHORES_DEADLINE)
         for task in late:
             task.cancel()
-        self._link.finish()
+        for link in self._links:
+            link.finish()
+
+
+async def _nothing() -> None:
+    """There is nothing to restore on a link that only publishes."""

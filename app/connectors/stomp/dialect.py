@@ -49,6 +49,8 @@ class Dialect:
     nack_requeues: ClassVar[bool] = False
     #: Whether closing a subscription leaves unacked messages locked to the connection.
     keeps_unacked: ClassVar[bool] = False
+    #: Seconds after which the broker ends a connection that holds an unacked delivery, where none are configured.
+    consumer_timeout: ClassVar[float | None] = None
 
     # Names.
 
@@ -145,6 +147,7 @@ class RabbitMQ(Dialect):
     max_header_line = 100 * 1024
     nack_requeues = True
     keeps_unacked = True
+    consumer_timeout = 1800.0  # rabbitmq.com/docs/consumers, since 3.8.17
     #: Headers of SEND that travel as short strings: a longer one cannot be delivered over AMQP 0-9-1.
     properties: ClassVar[frozenset[str]] = frozenset(
         {"amqp-message-id", "app-id", "correlation-id", "reply-to", "type"}

@@ -48,6 +48,10 @@ class Session:
         self.confirms = Confirms()
         self.dialect = Dialect()
         self.closed: asyncio.Future[LinkFailed] = asyncio.get_running_loop().create_future()
+        #: What it was connected with.
+        self.settings: ServiceSettings | None = None
+        #: Takes no new work: another connection takes its place as soon as what is in flight has ended.
+        self.retiring = False
         #: Destinations whose queue arguments went out on this connection.
         self.declared: set[str] = set()
         #: What the destinations of this service are called here; for reply-to.
@@ -61,7 +65,7 @@ class Session:
         self.on_tag: Callable[[str], None] = lambda _message_id: None
         self._routes: dict[str, Route] = {}
         self._last_id = 0
-        self._on_event = on_event
+        self.on_event = on_event
         self._connected: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self.transport = StompTransport(self._on_frame, self._on_closed)
         self._protocol = Protocol12(self.transport, heartbeats=(0, 0))
@@ -69,6 +73,10 @@ class Session:
     @property
     def is_open(self) -> bool:
         return not self.closed.done()
+
+    @property
+    def takes_work(self) -> bool:
+        return self.is_open and not self.retiring
 
     # Opening and closing.
 
@@ -79,6 +87,7 @@ class Session:
 
         `escaped` doubles the backslashes of the login, against the specification but as RabbitMQ reads it.
         """
+        self.settings = settings
         server_name = settings.tls.server_name if settings.tls is not None else None
         await self.transport.open(self.address, context, server_name)
         self._send_connect(settings, escaped=escaped)
@@ -208,18 +217,18 @@ class Session:
 
     def _on_receipt(self, frame: Frame) -> None:
         if not self.confirms.resolve(frame.headers.get("receipt-id", "")):
-            self._on_event("late_receipt")
+            self.on_event("late_receipt")
 
     def _on_message(self, frame: Frame) -> None:
         self.on_tag(frame.headers.get(stomp.HDR_MESSAGE_ID, ""))
         route = self._routes.get(frame.headers.get(stomp.HDR_SUBSCRIPTION, ""))
         if route is None:
-            self._on_event("message_without_subscription")
+            self.on_event("message_without_subscription")
             return
         try:
             route.on_message(frame)
         except Exception:  # one consumer's defect must not end the connection everybody shares
-            self._on_event("listener_failed")
+            self.on_event("listener_failed")
             logger.exception("a listener of %s failed", route.path)
 
     def _on_error(self, frame: Frame) -> None:
@@ -236,7 +245,7 @@ class Session:
             self.confirms.refuse(culprit, BrokerRejected(f"the broker refused: {text}"))
         elif not self._is_orphan(text):
             self.blame.unexplained(text)
-            self._on_event("error_unattributed")
+            self.on_event("error_unattributed")
 
     def _is_orphan(self, text: str) -> bool:
         """Whether this is RabbitMQ's word for a message that was under way when its subscription ended."""

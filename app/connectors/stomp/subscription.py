@@ -14,6 +14,7 @@ from app.connectors.base import Delivery, Destination, Listener, Subscription
 from app.connectors.stomp.frames import body_of
 from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.session import Route, Session
+from app.connectors.stomp.unacked import Unacked
 from app.domain.errors import GatewayError
 from app.domain.link import LinkFailed, LinkFault
 from app.domain.message import Message
@@ -33,6 +34,7 @@ class StompSubscription(Subscription):
         *,
         acknowledge: bool,
         prefetch: int,
+        patience: float | None = None,
         on_end: Callable[[StompSubscription], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
@@ -47,7 +49,7 @@ class StompSubscription(Subscription):
         self._session: Session | None = None
         self._returns: Returns | None = None
         self._id = ""
-        self._unacked: dict[str, None] = {}
+        self._unacked = Unacked(patience, self._withdraw)
         self._closing = False
 
     async def establish(self, session: Session, returns: Returns | None) -> None:
@@ -100,7 +102,7 @@ class StompSubscription(Subscription):
     def _on_frame(self, frame: Frame) -> None:
         token = frame.headers.get(stomp.HDR_ACK, "")
         if self._acknowledge:
-            self._unacked[token] = None
+            self._unacked.add(token)
         if not self._closing and self._session is not None:
             self._listener.on_message(Delivery(self._message(frame, self._session), token, self._session.epoch))
 
@@ -125,7 +127,7 @@ class StompSubscription(Subscription):
         session = self._owner(delivery)
         if session is None:
             return False
-        del self._unacked[delivery.token]
+        self._unacked.remove(delivery.token)
         session.ack(delivery.token)
         return True
 
@@ -135,7 +137,7 @@ class StompSubscription(Subscription):
             return False
         if not session.dialect.nack_requeues:
             return self._reopen(session)
-        del self._unacked[delivery.token]
+        self._unacked.remove(delivery.token)
         session.nack(delivery.token)
         return True
 
@@ -148,6 +150,17 @@ class StompSubscription(Subscription):
         if session is None or not session.is_open or self._closing or delivery.epoch != session.epoch:
             return None
         return session if delivery.token in self._unacked else None
+
+    def _withdraw(self, tokens: list[str]) -> None:
+        """Before the broker loses its patience: these go back, and an ack of theirs does nothing from now on."""
+        session = self._session
+        if session is None or not session.is_open or self._closing:
+            return
+        for token in tokens:
+            self._unacked.remove(token)
+            session.nack(token)
+            session.on_event("delivery_withdrawn")
+            self._listener.on_withdrawn(token)
 
     def _reopen(self, session: Session) -> bool:
         # Only ending the subscription gives messages back here; all that is unacked comes again, marked redelivered.

@@ -148,7 +148,7 @@ def test_undeclared_destinations_exist_where_allowed() -> None:
     assert service.destination(MqUri.parse("any::Topics::other")) == TopicSettings()
 
 
-@pytest.mark.parametrize("option", [{"connections": "split"}, {"consume_from": "all"}])
+@pytest.mark.parametrize("option", [{"consume_from": "all"}])
 def test_later_options_are_refused(option: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="not supported in this version"):
         _service(**option)

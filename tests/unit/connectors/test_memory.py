@@ -48,6 +48,9 @@ class Worker:
     def on_restored(self) -> None:
         raise AssertionError("memory is never lost")
 
+    def on_withdrawn(self, token: str) -> None:
+        raise AssertionError("memory waits for as long as it takes")
+
     def on_cancelled(self, detail: str) -> None:
         raise AssertionError(detail)
 

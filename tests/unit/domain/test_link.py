@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.domain.link import TRANSITIONS, LinkFailed, LinkFault, LinkState, LinkStatus
+import pytest
+
+from app.domain.link import TRANSITIONS, LinkError, LinkFailed, LinkFault, LinkState, LinkStatus, combined
 
 
 def _reachable(start: LinkState) -> set[LinkState]:
@@ -42,3 +44,32 @@ def test_a_new_status_claims_nothing() -> None:
     status = LinkStatus(state=LinkState.CONNECTING, since=1.0)
     assert (status.broker, status.address, status.last_error, status.next_attempt_at) == (None, None, None, None)
     assert (status.epoch, status.ever_up) == (0, False)
+
+
+def test_one_link_speaks_for_itself() -> None:
+    status = LinkStatus(state=LinkState.UP, since=1.0)
+    assert combined([status]) is status
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (LinkState.UP, LinkState.UP, LinkState.UP),
+        (LinkState.UP, LinkState.CONNECTING, LinkState.CONNECTING),
+        (LinkState.DOWN, LinkState.CONNECTING, LinkState.DOWN),
+        (LinkState.UP, LinkState.DRAINING, LinkState.DRAINING),
+        (LinkState.CLOSED, LinkState.CLOSED, LinkState.CLOSED),
+    ],
+)
+def test_of_two_links_the_worse_one_speaks(one: LinkState, other: LinkState, both: LinkState) -> None:
+    pair = [LinkStatus(state=one, since=1.0), LinkStatus(state=other, since=2.0)]
+    assert combined(pair).state is both
+    assert combined(pair[::-1]).state is both
+
+
+def test_of_two_links_the_latest_error_and_the_next_attempt_are_told() -> None:
+    early, late = (LinkError(LinkFault.REFUSED, text, at) for text, at in (("a", 1.0), ("b", 2.0)))
+    one = LinkStatus(state=LinkState.DOWN, since=3.0, last_error=late, next_attempt_at=9.0, ever_up=True)
+    other = LinkStatus(state=LinkState.DOWN, since=4.0, last_error=early, next_attempt_at=8.0)
+    both = combined([one, other])
+    assert (both.since, both.last_error, both.next_attempt_at, both.ever_up) == (4.0, late, 8.0, False)

@@ -114,6 +114,15 @@ async def test_get_acks_what_it_returns_and_nothing_else() -> None:
     assert subscription.acked == ["1", "2"]
 
 
+async def test_what_went_back_is_not_given_out() -> None:
+    consumer, subscription = await _open(queue())
+    subscription.deliver(b"a", b"bb", b"c")
+    consumer.on_withdrawn("2")
+    consumer.on_withdrawn("2")
+    assert [_body(await consumer.get()) for _ in range(3)] == [b"a", b"c", None]
+    assert subscription.acked == ["1", "3"]
+
+
 async def test_get_of_nothing_is_none_and_at_once() -> None:
     consumer, subscription = await _open(queue())
     assert await consumer.get() is None

@@ -143,3 +143,12 @@ async def test_a_message_before_the_subscription_is_known_is_kept(*, late: bool)
         reader.attach(subscription, Counts())
     reader.handed_over(reader.take())
     assert subscription.acked == (["1"] if late else [])
+
+
+async def test_what_went_back_is_not_shown() -> None:
+    bench = Bench()
+    bench.subscription.deliver(b"a", b"b", b"c")
+    bench.reader.on_withdrawn("2")
+    bench.reader.on_withdrawn("9")
+    assert bench.take() == ["a", "c"]
+    assert bench.subscription.acked == ["1", "3"]

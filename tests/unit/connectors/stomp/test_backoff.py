@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.config.settings import ReconnectSettings
-from app.connectors.stomp.backoff import SHORT_LIFE, Backoff
+from app.connectors.stomp.backoff import REFUSALS, REFUSED_MAX, REFUSED_WAIT, SHORT_LIFE, Backoff
 
 
 def _backoff(**settings: float) -> Backoff:
@@ -53,3 +53,18 @@ def test_jitter_adds_up_to_its_fraction(monkeypatch: pytest.MonkeyPatch) -> None
     for share, wait in ((0.0, 10), (0.5, 11), (1.0, 12)):
         monkeypatch.setattr("random.random", lambda share=share: share)
         assert backoff.after_failure() == pytest.approx(wait)
+
+
+def test_refused_logins_are_repeated_ever_more_slowly_until_a_login_succeeds() -> None:
+    backoff = _backoff(initial=1, increase=0, max=1)
+    assert [backoff.after_refusal() for _ in range(REFUSALS)] == [1] * REFUSALS  # a broker that still starts
+    waits = [backoff.after_refusal() for _ in range(50)]
+    assert waits[:3] == [REFUSED_WAIT, 2 * REFUSED_WAIT, 4 * REFUSED_WAIT]
+    assert waits[-1] == REFUSED_MAX
+    backoff.after_life(SHORT_LIFE)
+    assert backoff.after_refusal() == 1
+
+
+def test_refused_logins_never_wait_less_than_other_failures() -> None:
+    backoff = _backoff(initial=120, increase=0, max=120)
+    assert {backoff.after_refusal() for _ in range(REFUSALS + 1)} == {120}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from app.connectors.stomp.confirms import Confirms
@@ -75,3 +77,24 @@ async def test_a_lost_connection_ends_all_and_passes_over_who_is_gone() -> None:
     with pytest.raises(ConnectionLost, match="lost"):
         await waiting.future
     assert gone.future.cancelled()
+
+
+async def test_settled_when_nobody_waits_any_more_however_that_came() -> None:
+    confirms = Confirms()
+    await confirms.settled()
+    one, two, three = (confirms.expect() for _ in range(3))
+    settled = asyncio.ensure_future(confirms.settled())
+    confirms.resolve(one.receipt)
+    confirms.refuse(two, BrokerRejected("no"))
+    await asyncio.sleep(0)
+    assert not settled.done()
+    confirms.forget(three)
+    four = confirms.expect()  # somebody came in between
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not settled.done()
+    confirms.fail_all(ConnectionLost, "gone")
+    await settled
+    assert four.future.done()
+    for each in (two, four):
+        each.future.exception()

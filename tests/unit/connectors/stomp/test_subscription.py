@@ -38,6 +38,9 @@ class Told:
     def on_restored(self) -> None:
         self.words.append("restored")
 
+    def on_withdrawn(self, token: str) -> None:
+        self.words.append(f"withdrawn: {token}")
+
     def on_cancelled(self, detail: str) -> None:
         self.words.append(f"cancelled: {detail}")
 
@@ -45,7 +48,9 @@ class Told:
 class Bench:
     """A subscription on a session, both as in real life but for the socket."""
 
-    def __init__(self, destination: Destination = QUEUE, dialect: Dialect | None = None) -> None:
+    def __init__(
+        self, destination: Destination = QUEUE, dialect: Dialect | None = None, *, patience: float | None = None
+    ) -> None:
         self.told = Told()
         self.ended: list[StompSubscription] = []
         self.session = FakeSession(dialect=dialect)
@@ -55,6 +60,7 @@ class Bench:
             self.told,
             acknowledge=destination is QUEUE,
             prefetch=5,
+            patience=patience,
             on_end=self.ended.append,
             spawn=asyncio.ensure_future,
         )
@@ -368,3 +374,35 @@ async def test_closing_on_a_connection_that_just_ended_sends_nothing() -> None:
     bench.session.lose()
     await bench.subscription.close(5)
     assert bench.session.commands() == ["SUBSCRIBE"]
+
+
+async def test_what_waits_too_long_goes_back_before_the_broker_loses_patience() -> None:
+    bench = Bench(patience=0.05)
+    await bench.establish()
+    answered, late = bench.message(1), bench.message(2)
+    first, second = bench.told.deliveries
+    assert bench.subscription.ack(first)
+    await asyncio.sleep(0.1)
+    assert bench.session.last("NACK") == {"id": late, "requeue": "true"}
+    assert bench.session.commands().count("NACK") == 1
+    assert bench.told.words == [f"withdrawn: {late}"]
+    assert bench.session.told == ["delivery_withdrawn"]
+    assert not bench.subscription.ack(second)
+    assert bench.session.last("ACK")["id"] == answered
+
+
+@pytest.mark.parametrize("end", ["lost", "closing"])
+async def test_nothing_is_withdrawn_where_everything_goes_back_anyhow(end: str) -> None:
+    bench = Bench(patience=0.05)
+    await bench.establish()
+    bench.message()
+    closing = None
+    if end == "lost":
+        bench.session.lose()
+        bench.subscription.lost()
+    else:
+        closing = asyncio.ensure_future(bench.subscription.close(1))
+    await asyncio.sleep(0.1)
+    assert "NACK" not in bench.session.commands()
+    if closing is not None:
+        closing.cancel()

@@ -1,0 +1,93 @@
+"""All subscriptions on a link: made, restored on every new connection, ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from app.config.settings import ServiceSettings
+from app.connectors.base import Destination, Listener
+from app.connectors.stomp.dialect import Dialect
+from app.connectors.stomp.link import Link
+from app.connectors.stomp.quarantine import Quarantine
+from app.connectors.stomp.restore import Restorer
+from app.connectors.stomp.returns import Returns
+from app.connectors.stomp.session import Session
+from app.connectors.stomp.subscription import StompSubscription
+from app.domain.errors import BrokerRejected, BrokerUnavailable, ConfirmTimeout, ConnectionLost
+
+#: The part of the broker's `consumer_timeout` after which a delivery is given back.
+PATIENCE = 0.8
+
+
+class Consumers:
+    """They outlive connections; what their end still has to do goes on without whoever asked for it."""
+
+    def __init__(self, service: str, settings: ServiceSettings, link: Link, quarantine: Quarantine) -> None:
+        #: Replaced when the configuration is reloaded.
+        self.settings = settings
+        #: What is still being done; ended by the connector.
+        self.chores: set[asyncio.Task[None]] = set()
+        self._service = service
+        self._link = link
+        self._quarantine = quarantine
+        self._returns: Returns | None = None
+        self._restorer = Restorer()
+        self._subscriptions: dict[StompSubscription, None] = {}
+
+    async def subscribe(
+        self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
+    ) -> StompSubscription:
+        """As MQConnector.subscribe."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        session = await self._link.session(timeout)
+        self._quarantine.refuse(session.dialect.path(destination))
+        subscription = StompSubscription(
+            destination,
+            listener,
+            acknowledge=acknowledge,
+            prefetch=prefetch,
+            patience=self._patience(session.dialect),
+            on_end=self._forget,
+            spawn=self._chore,
+        )
+        try:
+            async with asyncio.timeout_at(deadline):
+                await subscription.establish(session, self._returns)
+        except TimeoutError:
+            self._chore(subscription.close(timeout))
+            raise ConfirmTimeout(f"{self._service} did not confirm the subscription within {timeout:g} s") from None
+        except ConnectionLost as error:
+            raise BrokerUnavailable(f"the link was lost while subscribing: {error}", retry_after=1) from None
+        except asyncio.CancelledError:
+            self._chore(subscription.close(timeout))
+            raise
+        if subscription.ended is not None:
+            raise BrokerRejected(f"the broker ended the subscription at once: {subscription.ended}")
+        self._subscriptions[subscription] = None
+        return subscription
+
+    def _patience(self, dialect: Dialect) -> float | None:
+        """Seconds for which a delivery may stay unacked; None where giving one back needs more than a NACK."""
+        timeout = self.settings.consumer_timeout or dialect.consumer_timeout
+        return None if timeout is None or not dialect.nack_requeues else timeout * PATIENCE
+
+    def restore(self, session: Session) -> Coroutine[Any, Any, None]:
+        """On a new connection."""
+        self._returns = Returns(session)
+        return self._restorer.restore(list(self._subscriptions), session, self._returns)
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        for subscription in list(self._subscriptions):
+            subscription.lost()
+
+    def _forget(self, subscription: StompSubscription) -> None:
+        self._subscriptions.pop(subscription, None)
+
+    def _chore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self.chores.add(task)
+        task.add_done_callback(self.chores.discard)
+        return task
