@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -42,7 +43,7 @@ from app.client.publishing import Outgoing
 from app.client.publishing import publish as publish_message
 from app.config.effective import effective_yaml
 from app.config.errors import ConfigError, Problem
-from app.config.loader import check_exposure, load_settings
+from app.config.loader import Loaded, check_exposure, load_settings
 from app.config.settings import Settings
 from app.connectors.catalog import UnknownConnectorError, connector_class
 from app.gateway.probe import probe
@@ -110,9 +111,10 @@ def serve(
     """
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     with _one_line_errors():
-        settings = _settings(config, {"server": given} if given else {})
+        load = partial(_load, config or [], {"server": given} if given else {})
+        settings = _told(load())
         configure(settings)
-        code = run(create_app(settings), settings, lambda url: _announce(settings, url))
+        code = run(create_app(settings, load), settings, lambda url: _announce(settings, url))
     raise typer.Exit(code)
 
 
@@ -132,7 +134,7 @@ def check(
     if service is not None and not connect:
         raise typer.BadParameter("a service is named only with --connect")
     with _one_line_errors():
-        settings = _settings(config, {})
+        settings = _told(_load(config or [], {}))
     if service is not None and service not in settings.services:
         raise typer.BadParameter(f"no service {service!r}; there are {', '.join(settings.services)}")
     typer.echo(effective_yaml(settings), nl=False)
@@ -214,11 +216,9 @@ def subscribe(
         raise typer.Exit(0 if count is None else REFUSED) from None
 
 
-def _settings(files: list[Path] | None, overrides: Mapping[str, object]) -> Settings:
-    """The settings, warnings told; raises ConfigError also for what only the upper floors can know."""
-    loaded = load_settings(files or [], overrides=overrides)
-    for warning in loaded.warnings:
-        _notice(f"warning: {warning}")
+def _load(files: list[Path], overrides: Mapping[str, object]) -> Loaded:
+    """What `serve` works with; raises ConfigError also for what only the upper floors can know."""
+    loaded = load_settings(files, overrides=overrides)
     check_exposure(loaded.settings)
     problems = []
     for name, service in loaded.settings.services.items():
@@ -228,6 +228,13 @@ def _settings(files: list[Path] | None, overrides: Mapping[str, object]) -> Sett
             problems.append(Problem(str(error), f"services.{name}.mq_type"))
     if problems:
         raise ConfigError(problems)
+    return loaded
+
+
+def _told(loaded: Loaded) -> Settings:
+    """The settings, after the warnings were told."""
+    for warning in loaded.warnings:
+        _notice(f"warning: {warning}")
     return loaded.settings
 
 

@@ -18,6 +18,7 @@ from app.api.routes import docs, health, metrics
 from app.config.settings import Settings
 from app.domain.errors import GatewayError, Internal, MethodNotAllowed, NotFound
 from app.gateway.gateway import Gateway
+from app.gateway.reload import Load, Reloader
 from app.telemetry.loop_lag import LoopLag
 from app.telemetry.metrics import Metrics, gateway_version
 
@@ -52,14 +53,16 @@ class GatewayApp(FastAPI):
         await self.middleware_stack(scope, receive, send)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
     """The application for one configuration. It does no I/O before its lifespan starts.
 
     `app.state.gateway` is the Gateway while the lifespan runs; `await app.state.gateway_drain()` begins the end:
-    not ready, no new work, every stream ends by itself.
+    not ready, no new work, every stream ends by itself. `await app.state.gateway_reload()` reads the configuration
+    anew with `load`; without one there is nothing to read.
     """
     context = Context(settings, Metrics())
     app = GatewayApp(context)
+    app.state.load = load
     for routes in (health.router(context), metrics.router(context), docs.router(context)):
         app.include_router(routes)
     app.add_exception_handler(HTTPException, _refuse)
@@ -73,6 +76,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with Gateway(context.settings, context.metrics) as gateway, _loop_lag(context):
         context.running = app.state.gateway = gateway
         app.state.gateway_drain = functools.partial(_drain, context, gateway)
+        load: Load | None = app.state.load
+        app.state.gateway_reload = None if load is None else Reloader(load, gateway)
         try:
             yield
         finally:

@@ -26,6 +26,7 @@ logger = logging.getLogger("mq_gateway.server")
 
 App = Callable[..., Awaitable[None]]
 Drain = Callable[[], Awaitable[None]]
+Reload = Callable[[], Awaitable[bool]]
 
 #: Seconds for requests to notice that their connection has been aborted, and again for their cancellation.
 TASK_SECONDS = 1.0
@@ -44,7 +45,7 @@ def run(app: App, settings: Settings, on_started: Callable[[str], None] | None =
     `on_started` gets the base URL, with the real port, when connections are accepted. At the signal the
     server calls `app.state.gateway_drain()` if there is one, keeps serving for `server.drain_delay`, stops
     listening, waits at most `server.drain_seconds` for requests and streams, aborts what is left, and ends
-    the lifespan. A second signal skips the waiting.
+    the lifespan. A second signal skips the waiting. At SIGHUP it calls `app.state.gateway_reload()`.
 
     0: drained, also where stalled clients had to be cut off. 1: it could not listen, or the application
     failed to start or to stop; the log has one line that says why.
@@ -61,11 +62,6 @@ def run(app: App, settings: Settings, on_started: Callable[[str], None] | None =
     with server.capture_signals(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve(sockets))
     return server.exit_code
-
-
-def _not_reloaded(_sig: int, _frame: FrameType | None) -> None:
-    """A closed terminal or a log rotation must not end the gateway."""
-    logger.warning("SIGHUP ignored: reloading the configuration is not supported in this version")
 
 
 def _ignore(url: str) -> None:
@@ -93,6 +89,7 @@ class GatewayServer(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
+        self._hangup = asyncio.Event()
 
     # -- signals --
 
@@ -104,7 +101,7 @@ class GatewayServer(uvicorn.Server):
             return
         self._owns_process = True
         before = {each: signal.signal(each, self.handle_exit) for each in _SIGNALS}
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, _not_reloaded)
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._handle_hangup)
         try:
             yield
         finally:
@@ -122,6 +119,21 @@ class GatewayServer(uvicorn.Server):
                 self._arm_last_resort()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._see_signal)
+
+    def _handle_hangup(self, _sig: int, _frame: FrameType | None) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._hangup.set)
+
+    async def _reload(self) -> None:
+        """Reads the configuration anew at each SIGHUP; several while it is read are one."""
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            reload: Reload | None = getattr(getattr(self._app, "state", None), "gateway_reload", None)
+            if reload is None:
+                logger.warning("SIGHUP: this application has no configuration to read anew")
+            else:
+                await reload()
 
     def _see_signal(self) -> None:
         self._stop.set()
@@ -147,10 +159,17 @@ class GatewayServer(uvicorn.Server):
         try:
             await self.startup(sockets)
             if self.started:
-                await self._stop.wait()
+                await self._work()
         finally:
             if self.started:
                 await self.shutdown(sockets)
+
+    async def _work(self) -> None:
+        reloading = asyncio.create_task(self._reload(), name="reload")
+        try:
+            await self._stop.wait()
+        finally:
+            reloading.cancel()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the application, then accepts. `exit_code` is 1 where the application would not start."""

@@ -29,7 +29,7 @@ RETRY_MS = (1000, 5000)
 LARGE_BATCH = 64 << 10
 
 #: Why a stream ended where its reader did not say: the closed set of `streams_closed_total{reason}` is these
-#: and the reader's drain, slow and cancelled.
+#: and the reader's drain, slow, cancelled and reload.
 CLIENT = "client"
 STALLED = "stalled"
 ERROR = "error"
@@ -96,7 +96,7 @@ class EventStream:
         return self._gone or self._connection.is_closing()
 
     async def run(self) -> str:
-        """Stream until the end, and say why it ended: one of drain, slow, cancelled, client, stalled."""
+        """Stream until the end, and say why it ended: one of drain, slow, cancelled, reload, client, stalled."""
         try:
             async with asyncio.timeout(self._patience.write):
                 await self._exchange.start(200, HEADERS)

@@ -117,6 +117,11 @@ class MQConnector(ABC):
         """Publishes handed over and not yet answered."""
 
     @property
+    def buffered(self) -> int:
+        """Bytes of messages it holds itself, beside those it was given to publish."""
+        return 0
+
+    @property
     def max_frame(self) -> int | None:
         """Bytes of the largest frame the broker takes, headers included; None where no such limit is known."""
         return None

@@ -29,12 +29,18 @@ class Counters:
         self._counts = {uri: Counts() for name in services for uri in declared(name, services[name])}
         self._undeclared: dict[str, OrderedDict[MqUri, Counts]] = {name: OrderedDict() for name in services}
 
+    def reload(self, services: Mapping[str, ServiceSettings]) -> None:
+        """Other services are configured: what both have keeps its counts."""
+        before = self._counts
+        self._counts = {uri: before.get(uri, Counts()) for name in services for uri in declared(name, services[name])}
+        self._undeclared = {name: self._undeclared.get(name, OrderedDict()) for name in services}
+
     def used(self, uri: MqUri) -> Counts:
         """The counts of a destination, to be added to; for what succeeded: what fails must leave no name behind."""
         counts = self._counts.get(uri)
         if counts is not None:
             return counts
-        others = self._undeclared[uri.service]
+        others = self._others(uri.service)
         counts = others.setdefault(uri, Counts())
         others.move_to_end(uri)
         if len(others) > MAX_UNDECLARED:
@@ -43,10 +49,14 @@ class Counters:
 
     def of(self, uri: MqUri) -> Counts:
         """The counts of a destination as they are; zeros where none are kept."""
-        return self._counts.get(uri) or self._undeclared[uri.service].get(uri) or Counts()
+        return self._counts.get(uri) or self._others(uri.service).get(uri) or Counts()
 
     def undeclared(self, service: str) -> tuple[list[MqUri], int]:
         """The destinations used last that are not declared, the last first, and how many more are known."""
-        others = self._undeclared[service]
+        others = self._others(service)
         listed = list(islice(reversed(others), MAX_LISTED))
         return listed, len(others) - len(listed)
+
+    def _others(self, service: str) -> OrderedDict[MqUri, Counts]:
+        """Undeclared ones; of a service that is just going, nothing is kept."""
+        return self._undeclared.get(service, OrderedDict())

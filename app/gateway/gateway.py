@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from app.config.loader import load_settings
 from app.config.settings import Settings
-from app.connectors.base import Destination
+from app.connectors.base import Destination, MQConnector
 from app.domain.errors import BodyTooLarge, Draining, FieldError, InvalidHeader
 from app.domain.link import LinkState
 from app.domain.message import Message, Publication, Published
@@ -30,7 +30,7 @@ from app.gateway.budget import Budget
 from app.gateway.closing import CUT_OFF_SECONDS, close_together
 from app.gateway.counters import Counters, declared
 from app.gateway.messengers import Consumer, Producer
-from app.gateway.registry import Registry
+from app.gateway.registry import Change, Registry
 from app.gateway.stream import Reader, StreamRequest
 from app.gateway.streams import Streams
 from app.gateway.views import DestinationView, ServiceView, destination_view, service_view
@@ -42,6 +42,8 @@ from app.wire.payload import check_json, is_json
 CLOSE_SECONDS = 8.0
 #: Of these, at most, for consumers and Queue streams to give back; the rest is for RECEIPTs and DISCONNECT.
 GIVE_BACK_SECONDS = 3.5
+#: Seconds between the end of the streams of a service that is gone and the end of its link.
+FAREWELL_SECONDS = 1.0
 
 
 class Gateway:
@@ -59,6 +61,8 @@ class Gateway:
         self.budget = Budget(settings.limits.memory, self._streams.buffered, self._streams.give_way)
         #: Weak: a consumer nobody holds any more has ended by itself.
         self._consumers: WeakSet[Consumer] = WeakSet()
+        #: The ends of connectors that a reload left without work.
+        self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
     def from_files(cls, *files: str | Path) -> Self:
@@ -67,13 +71,17 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         await self._registry.start()
+        self._settle()
+        return self
+
+    def _settle(self) -> None:
+        """What services have from their beginning on: a metric, and the Topics to be kept."""
         for name, connector in self._registry:
             self.metrics.buffer_bytes.labels(name).set_function(partial(self._streams.buffered, name))
             for topic, settings in connector.settings.topics.items():
                 if settings.keep:
                     uri = MqUri(name, DestinationType.TOPICS, topic)
                     self._streams.keep(Destination(uri, settings), settings, connector)
-        return self
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
@@ -82,10 +90,49 @@ class Gateway:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_SECONDS
         await asyncio.gather(
+            *self._closing,
             close_together("consumers", [consumer.close() for consumer in self._consumers], GIVE_BACK_SECONDS),
             self._streams.close(GIVE_BACK_SECONDS),
         )
         await self._registry.close(deadline - loop.time() - 2 * CUT_OFF_SECONDS)
+
+    async def reload(self, settings: Settings) -> Change:
+        """Take over the services of another configuration; everything else of it counts from the next start on.
+
+        Streams of destinations that are gone or changed end; of a changed service the others go on, over a gap.
+        Raises what the constructor of a connector raises, and then nothing has changed.
+        """
+        before = self.settings.services
+        change = await self._registry.reload(settings.services)
+        replaced = {connector.service for connector in change.outdated}
+
+        def outdated(uri: MqUri) -> bool:
+            old, new = before.get(uri.service), settings.services.get(uri.service)
+            return uri.service in replaced or not old or not new or old.destination(uri) != new.destination(uri)
+
+        self.settings = self.settings.model_copy(update={"services": settings.services})
+        self._counters.reload(settings.services)
+        self._streams.retire(outdated)
+        for consumer in list(self._consumers):
+            if consumer.destination.uri.service in replaced:
+                consumer.on_cancelled("its service is configured otherwise now")
+        self._settle()
+        for name in change.removed:
+            self.metrics.forget(name)
+        self._close_soon(change.outdated)
+        return change
+
+    def _close_soon(self, outdated: list[MQConnector]) -> None:
+        """After a moment in which streams end and acks are sent."""
+
+        async def close(connector: MQConnector) -> None:
+            await asyncio.sleep(0 if self.draining else FAREWELL_SECONDS)
+            await close_together("links", [connector.close(GIVE_BACK_SECONDS)], GIVE_BACK_SECONDS + CUT_OFF_SECONDS)
+
+        for connector in outdated:
+            task = asyncio.get_running_loop().create_task(close(connector))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _on_grew(self, size: int) -> None:
         self.budget.grew(size)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
-from app.config.settings import Settings
+from app.config.settings import ServiceSettings, Settings
 from app.connectors.base import ConnectorContext, Destination, MQConnector
 from app.connectors.catalog import connector_class
 from app.domain.errors import UnknownDestination, UnknownService
@@ -17,33 +18,49 @@ from app.telemetry.metrics import Metrics
 StateListener = Callable[[str, LinkState], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What another configuration changes: services by name, and the connectors nobody is to use any more."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    unchanged: list[str]
+    outdated: list[MQConnector]
+
+
 class Registry:
     """Makes the connectors, starts and closes them together, and finds the one for an mqURI."""
 
     def __init__(self, settings: Settings, metrics: Metrics, on_state: StateListener) -> None:
-        self._settings = settings
+        self._window = settings.limits.in_flight
         self._metrics = metrics
         self._on_state = on_state
-        self._connectors = {name: self._make(name) for name in settings.services}
         self._was_up: set[str] = set()
+        self._connectors: dict[str, MQConnector] = {}
+        for name, service in settings.services.items():
+            self._adopt(self._make(name, service))
 
-    def _make(self, name: str) -> MQConnector:
-        service = self._settings.services[name]
-        metrics = self._metrics
-        metrics.link_up.labels(name).set(0)
-        metrics.reconnects.labels(name)
-
+    def _make(self, name: str, service: ServiceSettings) -> MQConnector:
         def on_state(_previous: LinkState, state: LinkState) -> None:
-            self._note_state(name, state)
+            if self._connectors.get(name) is connector:  # else it is on its way out, and another one speaks
+                self._note_state(name, state)
 
         context = ConnectorContext(
-            in_flight=self._settings.limits.in_flight,
+            in_flight=self._window,
             on_state=on_state,
-            on_event=lambda event: metrics.connector_events.labels(name, event).inc(),
+            on_event=lambda event: self._metrics.connector_events.labels(name, event).inc(),
         )
         connector = connector_class(service.mq_type)(name, service, context)
-        metrics.in_flight.labels(name).set_function(lambda: connector.in_flight)
         return connector
+
+    def _adopt(self, connector: MQConnector) -> None:
+        name = connector.service
+        self._connectors[name] = connector
+        self._was_up.discard(name)
+        self._metrics.link_up.labels(name).set(0)
+        self._metrics.reconnects.labels(name)
+        self._metrics.in_flight.labels(name).set_function(lambda: connector.in_flight)
 
     def _note_state(self, name: str, state: LinkState) -> None:
         up = state is LinkState.UP
@@ -79,6 +96,33 @@ class Registry:
         """Begin to connect; waits for no broker."""
         for connector in self._connectors.values():
             await connector.start()
+
+    async def reload(self, services: Mapping[str, ServiceSettings]) -> Change:
+        """Other services from now on: new ones start, changed ones are told, unchanged ones are left alone.
+
+        The outdated connectors are still to be closed. Raises what the constructor of a connector raises, and then
+        nothing has changed.
+        """
+        before = {name: connector.settings for name, connector in self._connectors.items()}
+        made = {name: self._make(name, services[name]) for name in services if services[name] != before.get(name)}
+        outdated = [self._connectors.pop(name) for name in before if name not in services]
+        for name, connector in made.items():
+            if name in before:
+                if self._connectors[name].reconfigure(services[name]):
+                    continue
+                outdated.append(self._connectors[name])
+            self._adopt(connector)
+            await connector.start()
+        unchanged = [name for name in before if name in services and name not in made]
+        for name in unchanged:
+            self._connectors[name].retry()  # who asks for a reload does not want to wait
+        return Change(
+            added=[name for name in made if name not in before],
+            changed=[name for name in made if name in before],
+            removed=[name for name in before if name not in services],
+            unchanged=unchanged,
+            outdated=outdated,
+        )
 
     async def close(self, timeout: float) -> None:
         """Close all links, each within `timeout` seconds and none waiting for another; raises nothing.

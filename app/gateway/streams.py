@@ -34,12 +34,14 @@ class Streams:
         self._counts = counts
         self._grew = grew
         self._topics: dict[MqUri, Topic] = {}
+        #: Of an older configuration, until their last reader has gone.
+        self._retired: list[Topic] = []
         self._queues: dict[MqUri, set[QueueReader]] = {}
         #: Weak, so that a closed reader leaves without a word.
         self._status: dict[str, WeakSet[Reader]] = defaultdict(WeakSet)
         #: What was told of each link; none is up before it was.
         self._links: dict[str, str] = {}
-        self._keepers: set[asyncio.Task[None]] = set()
+        self._keepers: dict[MqUri, asyncio.Task[None]] = {}
 
     async def open(
         self, destination: Destination, connector: MQConnector, request: StreamRequest, timeout: float
@@ -72,6 +74,10 @@ class Streams:
     def _drop_idle(self) -> None:
         for uri in [uri for uri, topic in self._topics.items() if topic.is_idle]:
             del self._topics[uri]
+        self._retired = [topic for topic in self._retired if not topic.is_idle]
+
+    def _all_topics(self) -> list[Topic]:
+        return [*self._topics.values(), *self._retired]
 
     async def _open_queue(
         self, destination: Destination, connector: MQConnector, request: StreamRequest, timeout: float
@@ -93,10 +99,23 @@ class Streams:
 
     def keep(self, destination: Destination, settings: TopicSettings, connector: MQConnector) -> None:
         """Subscribe a Topic marked `keep` from the start."""
+        if destination.uri in self._keepers:
+            return
         topic = self._topic(destination, settings, connector)
-        task = asyncio.get_running_loop().create_task(topic.keep())
-        self._keepers.add(task)
-        task.add_done_callback(self._keepers.discard)
+        self._keepers[destination.uri] = asyncio.get_running_loop().create_task(topic.keep())
+
+    def retire(self, outdated: Callable[[MqUri], bool]) -> None:
+        """What the configuration no longer has as it was: its streams end, and whoever comes back gets it as it is."""
+        self._drop_idle()
+        for uri in list(filter(outdated, self._topics)):
+            topic = self._topics.pop(uri)
+            self._retired.append(topic)
+            topic.retire()
+        for uri in list(filter(outdated, self._keepers)):
+            self._keepers.pop(uri).cancel()
+        for uri in filter(outdated, self._queues):
+            for reader in self._queues[uri]:
+                reader.end("reload")
 
     def readers(self, uri: MqUri) -> int:
         """Open streams on a destination."""
@@ -105,7 +124,8 @@ class Streams:
 
     def buffered(self, service: str | None = None) -> int:
         """Bytes held in rings and readers, of one service or of all."""
-        rings = sum(topic.buffered for uri, topic in self._topics.items() if service in {None, uri.service})
+        topics = self._all_topics()
+        rings = sum(topic.buffered for topic in topics if service in {None, topic.destination.uri.service})
         parked = sum(
             reader.buffered
             for uri, readers in self._queues.items()
@@ -116,7 +136,7 @@ class Streams:
 
     def give_way(self, wanted: int) -> None:
         """Free `wanted` bytes: the fullest rings let their oldest events go, and their slow readers are told."""
-        for topic in sorted(self._topics.values(), key=lambda topic: topic.buffered, reverse=True):
+        for topic in sorted(self._all_topics(), key=lambda topic: topic.buffered, reverse=True):
             if wanted <= 0:
                 return
             wanted -= topic.give_way(wanted)
@@ -133,7 +153,7 @@ class Streams:
 
     def end_all(self, reason: str) -> None:
         """Every stream ends after what it has queued."""
-        for topic in self._topics.values():
+        for topic in self._all_topics():
             for reader in topic.readers:
                 reader.end(reason)
         for readers in self._queues.values():
@@ -142,9 +162,11 @@ class Streams:
 
     async def close(self, seconds: float) -> None:
         """At shutdown: what Queue readers hold goes back, within about `seconds`. Topics end with their links."""
-        for topic in self._topics.values():
+        for topic in self._all_topics():
             topic.stop()
-        for task in self._keepers:
+        keepers = list(self._keepers.values())
+        self._keepers.clear()
+        for task in keepers:
             task.cancel()
         left = [reader.close() for readers in self._queues.values() for reader in readers]
-        await close_together("streams", [*self._keepers, *left], seconds)
+        await close_together("streams", [*keepers, *left], seconds)

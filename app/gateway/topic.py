@@ -50,6 +50,7 @@ class Topic:
         self._gone = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._retired = False
         #: The link was lost, and the ring does not say so yet.
         self._untold_loss = False
         self._woken = False
@@ -57,7 +58,11 @@ class Topic:
     @property
     def is_idle(self) -> bool:
         """Nobody reads or is about to, nothing is subscribed or to be kept: there is nothing here."""
-        return not (self.readers or self._openers or self._upstream or self._opening.locked() or self.settings.keep)
+        return not (self.readers or self._openers or self._upstream or self._opening.locked() or self._is_kept)
+
+    @property
+    def _is_kept(self) -> bool:
+        return self.settings.keep and not self._retired
 
     def tell_gap(self, reason: str) -> None:
         """A reader was told of a gap."""
@@ -99,6 +104,8 @@ class Topic:
             await self._ensure_upstream(timeout)
             reader = TopicReader(self, self._ring, request)
             self.readers.add(reader)
+            if self._retired:
+                reader.end("reload")
         finally:
             self._openers -= 1
             self._linger_if_idle()
@@ -128,9 +135,10 @@ class Topic:
         self._linger_if_idle()
 
     def _linger_if_idle(self) -> None:
-        idle = not (self.readers or self._openers or self.settings.keep)
+        idle = not (self.readers or self._openers or self._is_kept)
         if idle and self._upstream is not None and self._linger is None:
-            self._linger = asyncio.get_running_loop().call_later(self.settings.linger, self._close_if_idle)
+            linger = 0.0 if self._retired else self.settings.linger
+            self._linger = asyncio.get_running_loop().call_later(linger, self._close_if_idle)
 
     def _cancel_linger(self) -> None:
         if self._linger is not None:
@@ -161,6 +169,14 @@ class Topic:
             except GatewayError as error:
                 logger.info("%s: not subscribed yet: %s", self.destination.uri, error)
             await asyncio.sleep(_KEEP_RETRY)
+
+    def retire(self) -> None:
+        """The configuration has another idea of this Topic, or none: readers end, with the last the subscription."""
+        self._retired = True
+        self._cancel_linger()
+        for reader in list(self.readers):
+            reader.end("reload")
+        self._linger_if_idle()
 
     def stop(self) -> None:
         """At shutdown: nothing is unsubscribed any more, the end of the connection does that for all Topics."""

@@ -6,6 +6,7 @@ destination or a member of a closed set: never a destination's name, a principal
 
 from __future__ import annotations
 
+import contextlib
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
@@ -100,6 +101,12 @@ class Metrics:
         self.build_info = self._gauge("build_info", "1; the labels name the build.", "version", "python")
         self.build_info.labels(gateway_version(), python_version()).set(1)
         ProcessCollector(registry=self.registry)
+
+    def forget(self, service: str) -> None:
+        """A service is no longer configured: what it is goes, what was counted stays."""
+        for gauge in (self.link_up, self.in_flight, self.buffer_bytes):
+            with contextlib.suppress(KeyError):
+                gauge.remove(service)
 
     def render(self) -> bytes:
         """The present values in the Prometheus text format; see CONTENT_TYPE."""

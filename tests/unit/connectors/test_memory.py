@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config.settings import DestinationSettings, QueueSettings, ServiceSettings, TopicSettings
-from app.connectors import memory
+from app.connectors import memory_queue
 from app.connectors.base import ConnectorContext, Delivery, Destination, Subscription
 from app.connectors.memory import MemoryMQConnector
 from app.domain.errors import Draining, NotSupportedByBroker, Overloaded
@@ -284,7 +284,7 @@ async def test_an_expired_message_behind_a_waiting_one_is_found_in_its_turn(site
 
 
 async def test_as_many_messages_and_no_more_over_all_queues(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MAX_MESSAGES", 3)
+    monkeypatch.setattr(memory_queue, "MAX_MESSAGES", 3)
     await site.put(b"1", b"2")
     await site.put(b"3", to=OTHER)
     with pytest.raises(Overloaded) as caught:
@@ -300,7 +300,7 @@ async def test_as_many_messages_and_no_more_over_all_queues(site: Site, monkeypa
 
 @pytest.mark.parametrize("fields", [{"body": b"x" * 3000}, {"body": b"", "headers": {"a": "v" * 3000}}])
 async def test_as_many_bytes_and_no_more(site: Site, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]) -> None:
-    monkeypatch.setattr(memory, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(memory_queue, "MAX_BYTES", 10_000)
     publication = Publication(message_id="1", **fields)
     for _ in range(2):
         await site.connector.publish(QUEUE, publication, timeout=0)
@@ -309,7 +309,7 @@ async def test_as_many_bytes_and_no_more(site: Site, monkeypatch: pytest.MonkeyP
 
 
 async def test_expired_messages_make_place(site: Site, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MAX_MESSAGES", 2)
+    monkeypatch.setattr(memory_queue, "MAX_MESSAGES", 2)
     await site.put(b"1", ttl_ms=1000)
     await site.put(b"2", to=OTHER, ttl_ms=1000)
     with pytest.raises(Overloaded):
@@ -320,7 +320,7 @@ async def test_expired_messages_make_place(site: Site, clock: Clock, monkeypatch
 
 
 async def test_redelivery_and_leaving_neither_win_nor_lose_place(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MAX_MESSAGES", 2)
+    monkeypatch.setattr(memory_queue, "MAX_MESSAGES", 2)
     await site.put(b"1", b"2")
     for _ in range(5):
         worker = await site.consume(prefetch=1)

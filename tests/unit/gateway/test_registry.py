@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from app.config.settings import Settings
-from app.connectors.base import MQConnector
+from app.config.settings import ServiceSettings, Settings
+from app.connectors.base import ConnectorContext, MQConnector
 from app.domain.errors import InvalidName, UnknownDestination, UnknownService
 from app.domain.link import LinkState
 from app.domain.uri import MqUri
@@ -24,6 +24,25 @@ SERVICES: dict[str, Any] = {
 }
 
 
+class Pliant(FakeConnector):
+    """Goes on with other settings."""
+
+    def reconfigure(self, settings: ServiceSettings) -> bool:
+        self.settings = settings
+        return True
+
+
+class Broken(FakeConnector):
+    """Takes no settings at all."""
+
+    def __init__(self, service: str, settings: ServiceSettings, context: ConnectorContext) -> None:
+        raise ValueError(f"{service}: options")
+
+
+def services(**each: dict[str, Any]) -> dict[str, ServiceSettings]:
+    return {name: ServiceSettings.model_validate(one) for name, one in each.items()}
+
+
 class Bench:
     """A registry of connectors that do as they are told."""
 
@@ -35,8 +54,8 @@ class Bench:
         self.registry = Registry(settings, self.metrics, lambda name, state: self.states.append((name, state)))
 
     def _class(self, mq_type: str) -> type[MQConnector]:
-        assert mq_type == "Fake"
-        return FakeConnector
+        known: dict[str, type[MQConnector]] = {"Fake": FakeConnector, "Pliant": Pliant, "Broken": Broken}
+        return known[mq_type]
 
     def connector(self, name: str) -> FakeConnector:
         found = self.registry.connector(name)
@@ -169,3 +188,48 @@ async def test_all_links_are_closed_together_and_one_that_fails_is_logged(
     bench.connector("other").close = broken  # type: ignore[method-assign]
     await bench.registry.close(3)
     assert "closing links failed: no route" in caplog.text
+
+
+async def test_other_services_from_now_on(bench: Bench) -> None:
+    await bench.registry.start()
+    same, old = bench.connector("other"), bench.connector("mardirac")
+    change = await bench.registry.reload(
+        services(other=SERVICES["other"], mardirac={"mq_type": "Fake", "queues": {"new": {}}}, more={"mq_type": "Fake"})
+    )
+    assert (change.added, change.changed, change.removed, change.unchanged) == (["more"], ["mardirac"], [], ["other"])
+    assert change.outdated == [old]
+    assert bench.connector("other") is same
+    assert bench.connector("mardirac") is not old
+    assert "new" in bench.connector("mardirac").settings.queues
+    assert bench.sample('link_up{service="more"}') == "1.0"
+    # The old one may end as late as it likes: it speaks for nobody.
+    told = len(bench.states)
+    await old.close(1)
+    assert len(bench.states) == told
+    assert bench.sample('link_up{service="mardirac"}') == "1.0"
+    assert bench.sample('reconnects_total{service="mardirac"}') == "0.0"
+
+
+async def test_a_removed_service_is_unknown(bench: Bench) -> None:
+    await bench.registry.start()
+    gone = bench.connector("mardirac")
+    change = await bench.registry.reload(services(other=SERVICES["other"]))
+    assert (change.removed, change.outdated, gone.closed) == (["mardirac"], [gone], 0)
+    with pytest.raises(UnknownService):
+        bench.registry.connector("mardirac")
+
+
+async def test_a_connector_that_can_goes_on(bench: Bench) -> None:
+    await bench.registry.reload(services(one={"mq_type": "Pliant"}))
+    pliant = bench.connector("one")
+    change = await bench.registry.reload(services(one={"mq_type": "Pliant", "required": True}))
+    assert (change.changed, change.outdated) == (["one"], [])
+    assert bench.connector("one") is pliant
+    assert pliant.settings.required
+
+
+async def test_a_connector_that_cannot_be_made_changes_nothing(bench: Bench) -> None:
+    before = dict(bench.registry)
+    with pytest.raises(ValueError, match="options"):
+        await bench.registry.reload(services(new={"mq_type": "Fake"}, bad={"mq_type": "Broken"}))
+    assert dict(bench.registry) == before

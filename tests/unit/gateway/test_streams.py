@@ -130,7 +130,7 @@ async def test_every_topic_that_is_kept_is_subscribed_and_shared_with_its_reader
         assert EventSource.read(reader.take().data).events[0].data == "before"
     assert len(bench.connector.asked) == 3
     await bench.streams.close(5)
-    assert bench.streams._keepers == set()
+    assert bench.streams._keepers == {}
 
 
 async def test_what_is_held_by_service_and_in_all() -> None:
