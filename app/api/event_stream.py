@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from app.api.answer import Header
 from app.api.exchange import Exchange
+from app.gateway.outbox import Outbox
 from app.gateway.stream import Batch, Reader
 from app.wire import sse
 
@@ -32,6 +33,7 @@ LARGE_BATCH = 64 << 10
 #: and the reader's drain, slow, cancelled and reload.
 CLIENT = "client"
 STALLED = "stalled"
+MEMORY = "memory"
 ERROR = "error"
 
 
@@ -51,13 +53,14 @@ class Patience:
 class _Connection:
     """What the server's seam tells of the connection; without the seam (another server) what ASGI tells."""
 
-    __slots__ = ("_exchange", "_on_gone", "abort", "forget", "is_closing", "unsent")
+    __slots__ = ("_exchange", "_on_gone", "abort", "forget", "is_closing", "unsent", "write_through")
 
     def __init__(self, exchange: Exchange, on_gone: Callable[[], None]) -> None:
         seam = exchange.seam
         self.abort: Callable[[], None] = seam.get("abort", _nothing)
         self.is_closing: Callable[[], bool] = seam.get("is_closing", _never)
         self.unsent: Callable[[], int] = seam.get("write_buffer_size", _no_bytes)
+        self.write_through: Callable[[], None] = seam.get("write_through", _nothing)
         self._exchange = exchange
         self._on_gone = on_gone
         if "on_disconnect" in seam:
@@ -74,14 +77,19 @@ class _Connection:
 class EventStream:
     """Writes what a reader has to a client until one of them ends."""
 
-    __slots__ = ("_connection", "_exchange", "_gone", "_idle", "_patience", "_reader", "_sent")
+    __slots__ = ("_connection", "_end", "_exchange", "_gone", "_idle", "_outbox", "_patience", "_reader", "_sent")
 
-    def __init__(self, exchange: Exchange, reader: Reader, patience: Patience, sent: Callable[[int], None]) -> None:
+    def __init__(
+        self, exchange: Exchange, reader: Reader, patience: Patience, outbox: Outbox, sent: Callable[[int], None]
+    ) -> None:
         self._exchange = exchange
         self._reader = reader
         self._patience = patience
+        self._outbox = outbox
         self._sent = sent
         self._gone = False
+        #: Why it ended where the client has not just gone.
+        self._end = CLIENT
         self._idle: asyncio.Timeout | None = None
         self._connection = _Connection(exchange, self._disconnected)
 
@@ -96,8 +104,11 @@ class EventStream:
         return self._gone or self._connection.is_closing()
 
     async def run(self) -> str:
-        """Stream until the end, and say why it ended: one of drain, slow, cancelled, reload, client, stalled."""
+        """Stream until the end, and say why it ended: one of drain, slow, cancelled, reload, client, stalled,
+        memory."""
         try:
+            # At most one batch waits for a client here: the next is taken when the kernel has all of this one.
+            self._connection.write_through()
             async with asyncio.timeout(self._patience.write):
                 await self._exchange.start(200, HEADERS)
             # In one piece with the head: browsers and proxies report the stream as open at its first byte.
@@ -114,7 +125,13 @@ class EventStream:
             return STALLED
         finally:
             self._connection.forget()
-        return CLIENT
+        return self._end
+
+    def _cut_off(self) -> None:
+        """Too much waits for clients, and this one has not taken its batch for longest."""
+        self._end = MEMORY
+        self._connection.abort()
+        self._disconnected()
 
     async def _next(self) -> Batch | None:
         """What to write next: events, or a comment after a silence; None when the client has gone."""
@@ -131,8 +148,11 @@ class EventStream:
         """Write a batch; the reason of the end where it is the last one."""
         if batch.data:
             await self._send(batch.data)
+            if self._connection.unsent():
+                with self._outbox.holding(batch.data, self._cut_off):
+                    await self._send(b"")  # returns when the kernel has taken it all
         if self._over:
-            return CLIENT  # whatever the socket did with the bytes, the reader takes them back
+            return self._end  # whatever the socket did with the bytes, the reader takes them back
         self._reader.handed_over(batch)
         self._sent(batch.events)
         if batch.end is not None:

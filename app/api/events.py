@@ -102,7 +102,8 @@ class Events:
         metrics.streams.labels(*labels).inc()
         reason = ERROR
         try:
-            reason = await EventStream(exchange, reader, self._patience, delivered.inc).run()
+            outbox = self._context.gateway.outbox
+            reason = await EventStream(exchange, reader, self._patience, outbox, delivered.inc).run()
         finally:
             exchange.access.reason = reason
             metrics.streams.labels(*labels).dec()

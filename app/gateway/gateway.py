@@ -30,6 +30,7 @@ from app.gateway.budget import Budget
 from app.gateway.closing import CUT_OFF_SECONDS, close_together
 from app.gateway.counters import Counters, declared
 from app.gateway.messengers import Consumer, Producer
+from app.gateway.outbox import Outbox
 from app.gateway.registry import Change, Registry
 from app.gateway.stream import Reader, StreamRequest
 from app.gateway.streams import Streams
@@ -42,6 +43,8 @@ from app.wire.payload import check_json, is_json
 CLOSE_SECONDS = 8.0
 #: Of these, at most, for consumers and Queue streams to give back; the rest is for RECEIPTs and DISCONNECT.
 GIVE_BACK_SECONDS = 3.5
+#: This part of the memory, one in so many, may wait for clients that do not take it.
+OUTBOX_PART = 4
 #: Seconds between the end of the streams of a service that is gone and the end of its link.
 FAREWELL_SECONDS = 1.0
 
@@ -58,7 +61,9 @@ class Gateway:
         self._counters = Counters(settings.services)
         self._streams = Streams(self.metrics, self._counters.used, self._on_grew)
         self._registry = Registry(settings, self.metrics, self._on_state)
-        self.budget = Budget(settings.limits.memory, self._streams.buffered, self._streams.give_way)
+        self.budget = Budget(settings.limits.memory, self._buffered, self._streams.give_way)
+        self.outbox = Outbox(settings.limits.memory // OUTBOX_PART, self._on_grew)
+        self.metrics.unsent_bytes.set_function(lambda: self.outbox.buffered)
         #: Weak: a consumer nobody holds any more has ended by itself.
         self._consumers: WeakSet[Consumer] = WeakSet()
         #: The ends of connectors that a reload left without work.
@@ -133,6 +138,11 @@ class Gateway:
             task = asyncio.get_running_loop().create_task(close(connector))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+    def _buffered(self) -> int:
+        """Bytes held beside what is reserved for publishes under way."""
+        connectors = sum(connector.buffered for _, connector in self._registry)
+        return self._streams.buffered() + self.outbox.buffered + connectors + sum(c.buffered for c in self._consumers)
 
     def _on_grew(self, size: int) -> None:
         self.budget.grew(size)

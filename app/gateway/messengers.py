@@ -98,6 +98,11 @@ class Consumer:
         if self._callback is not None:
             self._working = asyncio.create_task(self._work(self._callback))
 
+    @property
+    def buffered(self) -> int:
+        """Bytes of messages nobody has taken yet."""
+        return self._waiting_bytes
+
     async def __aenter__(self) -> Self:
         return self
 

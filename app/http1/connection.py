@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from enum import Enum
@@ -85,6 +86,7 @@ class Connection(HttpToolsProtocol):
         self._extensions["mq_gateway"] = {
             "abort": self.abort,
             "write_buffer_size": transport.get_write_buffer_size,
+            "write_through": functools.partial(transport.set_write_buffer_limits, high=0),
             "is_closing": transport.is_closing,
             "on_disconnect": self._on_disconnect,
         }

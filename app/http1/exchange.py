@@ -139,7 +139,8 @@ class Exchange(RequestResponseCycle):
             content = [b"%x\r\n" % len(body), body, b"\r\n"] if body else []
             if not more:
                 content.append(b"0\r\n\r\n")
-            self.transport.write(b"".join(content))
+            # Not joined: what many streams send is one object in memory, also while slow clients keep it waiting.
+            self.transport.writelines(content)
         elif self.framing is not _NO_BODY:
             self._count(len(body), more=more)
             self.transport.write(body)

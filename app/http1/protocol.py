@@ -34,9 +34,9 @@ class GatewayProtocol(Connection):
 
     `scope["extensions"]["mq_gateway"]` holds for the application:
     `abort()` ends the connection at once, whatever is still unsent; `write_buffer_size()` is what the
-    client has not taken, in bytes; `is_closing()` is true when writing makes no sense any more;
-    `on_disconnect(callback)` calls `callback()` once on the loop should the client go before the response is
-    complete, and returns a function that forgets the callback.
+    client has not taken, in bytes; after `write_through()` a send waits until that is nothing; `is_closing()`
+    is true when writing makes no sense any more; `on_disconnect(callback)` calls `callback()` once on the loop
+    should the client go before the response is complete, and returns a function that forgets the callback.
     """
 
     def __init__(

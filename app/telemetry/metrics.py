@@ -80,6 +80,7 @@ class Metrics:
         self.events_delivered = self._counter("events_delivered_total", "Events handed to sockets.", "service", "type")
         self.gaps = self._counter("gaps_total", "Gaps told to readers, by reason.", "service", "reason")
         self.buffer_bytes = self._gauge("buffer_bytes", "Bytes held in rings and buffers.", "service")
+        self.unsent_bytes = self._gauge("unsent_bytes", "Bytes written to event streams that clients have not taken.")
         self.leases = self._gauge("leases", "Messages leased to HTTP workers.", "service")
 
     def _links(self) -> None:

@@ -9,11 +9,25 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from app.api.event_stream import CLIENT, LARGE_BATCH, RETRY_MS, STALLED, EventStream, Patience, spread_retry_ms
+from app.api.event_stream import (
+    CLIENT,
+    LARGE_BATCH,
+    MEMORY,
+    RETRY_MS,
+    STALLED,
+    EventStream,
+    Patience,
+    spread_retry_ms,
+)
+from app.gateway.outbox import Outbox
 from app.gateway.stream import Batch, Counts, Reader
 from tests.unit.api.asgi import GONE, Call
 
 FOR_EVER = Patience(heartbeat=60, write=60)
+
+
+def outbox(limit: int = 1 << 20) -> Outbox:
+    return Outbox(limit, lambda _size: None)
 
 
 class Scripted(Reader):
@@ -52,6 +66,7 @@ class Seam:
         self.aborted = False
         self.closing = False
         self.unsent = [0]
+        self.through = False
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         self.callbacks.append(callback)
@@ -67,6 +82,7 @@ class Seam:
             "abort": lambda: setattr(self, "aborted", True),
             "is_closing": lambda: self.closing,
             "write_buffer_size": lambda: self.unsent.pop(0) if len(self.unsent) > 1 else self.unsent[0],
+            "write_through": lambda: setattr(self, "through", True),
             "on_disconnect": self.on_disconnect,
         }
 
@@ -78,7 +94,9 @@ class Stream:
         self.call = call
         self.reader = Scripted()
         self.events = 0
-        self.task = asyncio.ensure_future(EventStream(call.exchange(), self.reader, patience, self._sent).run())
+        self.task = asyncio.ensure_future(
+            EventStream(call.exchange(), self.reader, patience, outbox(), self._sent).run()
+        )
 
     def _sent(self, events: int) -> None:
         self.events += events
@@ -182,7 +200,7 @@ async def test_what_a_gone_client_was_sent_is_not_handed_over() -> None:
     exchange._send = send
     reader = Scripted()
     reader.give(b"data: 1\n\n")
-    assert await EventStream(exchange, reader, FOR_EVER, lambda _: None).run() == CLIENT
+    assert await EventStream(exchange, reader, FOR_EVER, outbox(), lambda _: None).run() == CLIENT
     assert not reader.handed
 
 
@@ -203,7 +221,7 @@ async def test_a_client_without_progress_is_cut_off(unsent: list[int], tries: in
     exchange._send = send
     reader = Scripted()
     reader.give(b"data: 1\n\n")
-    stream = EventStream(exchange, reader, Patience(heartbeat=60, write=0.01), lambda _: None)
+    stream = EventStream(exchange, reader, Patience(heartbeat=60, write=0.01), outbox(), lambda _: None)
     seam.unsent = [0, *unsent]  # the first is for the opening
     async with asyncio.timeout(5):
         assert await stream.run() == STALLED
@@ -211,6 +229,63 @@ async def test_a_client_without_progress_is_cut_off(unsent: list[int], tries: in
     assert waits == tries
     assert not reader.handed
     assert not seam.callbacks
+
+
+class Slow:
+    """A stream whose client takes a batch only when the test says so."""
+
+    def __init__(self, box: Outbox, data: bytes = b"data: 1\n\n") -> None:
+        self.seam = Seam()
+        self.taken = asyncio.Event()
+        self.waiting = asyncio.Event()
+        self.reader = Scripted()
+        self.reader.give(data)
+        call = _ours(self.seam)
+        self._original = call.send
+        exchange = call.exchange()
+        exchange._send = self._send
+        self.task = asyncio.ensure_future(EventStream(exchange, self.reader, FOR_EVER, box, lambda _: None).run())
+
+    async def _send(self, message: Message) -> None:
+        body = message.get("body", b"")
+        if body.startswith(b"data:"):
+            self.seam.unsent = [len(body)]
+        elif self.seam.unsent[0]:
+            self.waiting.set()
+            await self.taken.wait()
+            self.seam.unsent = [0]
+        await self._original(message)
+
+
+async def test_a_batch_is_handed_over_when_the_kernel_has_all_of_it() -> None:
+    box = outbox()
+    slow = Slow(box)
+    async with asyncio.timeout(5):
+        await slow.waiting.wait()
+        assert slow.seam.through
+        assert box.buffered == len(b"data: 1\n\n")
+        assert not slow.reader.handed
+        slow.reader.give(b"", end="drain", events=0)
+        slow.taken.set()
+        assert await slow.task == "drain"
+    assert [batch.data for batch in slow.reader.handed] == [b"data: 1\n\n", b""]
+    assert box.buffered == 0
+
+
+async def test_who_has_waited_longest_goes_where_too_much_waits() -> None:
+    box = outbox(100)
+    first, second = Slow(box, b"data:" + b"1" * 60), Slow(box, b"data:" + b"2" * 60)
+    async with asyncio.timeout(5):
+        await first.waiting.wait()
+        await second.waiting.wait()
+        assert (first.seam.aborted, second.seam.aborted) == (True, False)
+        first.taken.set()  # as the server does for a connection that is gone
+        assert await first.task == MEMORY
+        assert not first.reader.handed
+        second.seam.leave()
+        second.taken.set()
+        assert await second.task == CLIENT
+    assert box.buffered == 0
 
 
 async def test_a_stalled_client_of_another_server_ends_all_the_same() -> None:
@@ -221,7 +296,7 @@ async def test_a_stalled_client_of_another_server_ends_all_the_same() -> None:
 
     exchange = call.exchange()
     exchange._send = send
-    stream = EventStream(exchange, Scripted(), Patience(heartbeat=60, write=0.01), lambda _: None)
+    stream = EventStream(exchange, Scripted(), Patience(heartbeat=60, write=0.01), outbox(), lambda _: None)
     async with asyncio.timeout(5):
         assert await stream.run() == STALLED
 
