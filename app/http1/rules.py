@@ -15,7 +15,7 @@ from app.config.server import ServerSettings
 HEAD_LINES = 64
 #: Bytes of a usual request's head, request line included. More is for publishes that use all the message
 #: headers they may have, and for a few connections (count) at the same time, so that heads cannot fill the memory.
-HEAD_BYTES = 64 << 10
+HEAD_BYTES = 16 << 10
 LARGE_HEADS = 64
 #: Bytes of a request target. 32 percent-encoded mqURIs of 255 bytes fit.
 TARGET_BYTES = 32 << 10
