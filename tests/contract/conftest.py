@@ -98,6 +98,9 @@ async def open_site(kind: str, settings: ServiceSettings, unique: Unique) -> Sit
 def service_settings(kind: str, request: pytest.FixtureRequest, **more: Any) -> ServiceSettings:
     if kind == "memory":
         return ServiceSettings.model_validate({"mq_type": "Memory", **more})
+    kind, _, split = kind.partition(" ")
+    if split:
+        more["connections"] = split
     broker = request.getfixturevalue(kind)
     login = {"host": broker.host, "port": broker.port, "user": broker.user, "password": broker.password}
     more.setdefault("allow_undeclared", True)  # the tests make up their destinations
@@ -109,6 +112,8 @@ def service_settings(kind: str, request: pytest.FixtureRequest, **more: Any) -> 
         "memory",
         pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
         pytest.param("activemq", marks=pytest.mark.activemq),
+        pytest.param("rabbitmq split", marks=pytest.mark.rabbitmq),
+        pytest.param("activemq split", marks=pytest.mark.activemq),
     ]
 )
 async def site(request: pytest.FixtureRequest, unique: Unique) -> AsyncIterator[Site]:
