@@ -68,7 +68,8 @@ def reset(transport: asyncio.Transport) -> None:
     """
     made = transport.get_extra_info("socket")
     if made is not None:
-        with contextlib.suppress(OSError):  # gone already
+        # Gone already: the kernel says OSError, uvloop ValueError once it has no descriptor any more.
+        with contextlib.suppress(OSError, ValueError):
             made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     transport.abort()
 

@@ -20,6 +20,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from app.telemetry.tasks import count_tasks
+
 #: Media type of `Metrics.render()` (Prometheus text exposition format 0.0.4).
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: The service label of a request whose service is not configured: an unknown name must not become a label.
@@ -95,6 +97,8 @@ class Metrics:
         self.loop_lag_seconds = self._gauge(
             "loop_lag_seconds", "How late the loop woke a timer, in seconds, worst of the last interval."
         )
+        self.tasks = self._gauge("tasks", "Asyncio tasks that are not done.")
+        self.tasks.set_function(count_tasks)
         self.config_reload_success = self._gauge(
             "config_reload_success", "1 if the last load of the configuration succeeded, else 0."
         )

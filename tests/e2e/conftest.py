@@ -11,8 +11,10 @@ import pytest
 from tests.brokers.activemq import ActiveMQ
 from tests.brokers.broker import Broker
 from tests.brokers.rabbitmq import RabbitMQ
+from tests.brokers.run import Run
 from tests.e2e.http_client import Http
 from tests.e2e.live_gateway import MEMORY, LiveGateway, stomp, write_config
+from tests.tools import not_run
 
 
 @pytest.fixture(autouse=True)
@@ -79,5 +81,41 @@ def target(request: pytest.FixtureRequest) -> Target:
 def broker(request: pytest.FixtureRequest) -> Broker:
     """The shared broker, each once."""
     found = request.getfixturevalue(request.param)
+    assert isinstance(found, Broker)
+    return found
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(
+            RabbitMQ, marks=[pytest.mark.rabbitmq, pytest.mark.xdist_group("stoppable-rabbitmq")], id="rabbitmq"
+        ),
+        pytest.param(
+            ActiveMQ, marks=[pytest.mark.activemq, pytest.mark.xdist_group("stoppable-activemq")], id="activemq"
+        ),
+    ],
+)
+def _private(request: pytest.FixtureRequest, run: Run) -> Iterator[Broker]:
+    kind: type[Broker] = request.param
+    if not kind.installed():
+        not_run(kind.package)
+    broker = kind(run.folder, run.new_folder(kind.kind))
+    broker.start_blocking()
+    yield broker
+    broker.stop_blocking()
+
+
+@pytest.fixture
+async def stoppable(_private: Broker) -> AsyncIterator[Broker]:
+    """A broker of each kind for tests that SIGSTOP it and let it go on; started once for all of them."""
+    yield _private
+    await _private.resume()
+
+
+@pytest.fixture
+def other(_private: Broker, request: pytest.FixtureRequest) -> Broker:
+    """The shared broker of the other kind than `stoppable`."""
+    found = request.getfixturevalue("activemq" if isinstance(_private, RabbitMQ) else "rabbitmq")
     assert isinstance(found, Broker)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import struct
@@ -10,6 +11,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import uvloop
 
 from app.http1.sockets import SEND_BUFFER, USER_TIMEOUT, listen, reset, url_of
 
@@ -121,3 +123,25 @@ def test_a_reset_throws_away_what_is_unsent_and_copes_with_a_socket_that_is_gone
         assert transport.abort.call_count == 1
         if made is not None:
             made.setsockopt.assert_called_once_with(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_a_reset_of_what_uvloop_has_closed_already_is_nothing() -> None:
+    """uvloop's transport keeps its socket object when the descriptor is gone: two deadlines may end one client."""
+
+    async def twice() -> None:
+        gone = asyncio.Event()
+
+        class Client(asyncio.Protocol):
+            def connection_lost(self, _exc: Exception | None) -> None:
+                gone.set()
+
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            transport, _ = await loop.create_connection(Client, *listening.getsockname())
+            reset(transport)
+            async with asyncio.timeout(5):
+                await gone.wait()
+            reset(transport)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(twice())

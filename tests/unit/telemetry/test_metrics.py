@@ -26,6 +26,7 @@ CONTRACT = {
     "mq_gateway_auth_failures_total": {"reason"},
     "mq_gateway_connector_events_total": {"service", "event"},
     "mq_gateway_loop_lag_seconds": set(),
+    "mq_gateway_tasks": set(),
     "mq_gateway_config_reload_success": set(),
     "mq_gateway_build_info": {"version", "python"},
 }
