@@ -51,7 +51,10 @@ class EventReader:
 
     def _lines(self, chunk: bytes) -> list[bytes]:
         buffer = self._rest + chunk
-        if not self._started and len(buffer) >= len(_BOM):
+        if not self._started:
+            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
+                self._rest = buffer
+                return []
             buffer = buffer.removeprefix(_BOM)
             self._started = True
         # A CR at the end may be half of a CRLF: it waits for what comes next.

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUN_TIME = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
-DEVELOPMENT = [Requirement(text) for text in PROJECT["dependency-groups"]["dev"]]
+DEVELOPMENT = [Requirement(text) for group in PROJECT["dependency-groups"].values() for text in group]
 PINS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
 # The weak copyleft of the MPL ends at the file, and certifi's is data.
 ALLOWED = {"certifi": "MPL-2.0"}

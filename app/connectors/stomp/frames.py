@@ -21,7 +21,8 @@ MAX_HEADER_BLOCK = 1 << 20
 MAX_FRAME = 128 << 20
 
 _HEADER_END = re.compile(rb"\n\r?\n")
-_CONTENT_LENGTH = re.compile(rb"\ncontent-length:(\d{1,12})\r?\n")
+_CONTENT_LENGTH = re.compile(rb"\ncontent-length:([^\n]*?)\r?\n")
+_LENGTH = re.compile(rb"[0-9]{1,12}")
 
 
 def encode(frame: Frame) -> bytes:
@@ -38,12 +39,13 @@ def body_of(frame: Frame) -> bytes:
 class FrameReader:
     """Splits what arrives into frames. Heart-beats vanish; a frame may arrive in any number of pieces."""
 
-    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+    def __init__(self, max_frame: int = MAX_FRAME, max_head: int = MAX_HEADER_BLOCK) -> None:
         self._buffer = bytearray()
         # Both keep large bodies linear: bytes below which looking again is useless, and bytes without a NUL.
         self._needed = 1
         self._searched = 0
         self._max_frame = max_frame
+        self._max_head = max_head
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yield the frames that are complete; raises LinkFailed(PROTOCOL) on what is not STOMP."""
@@ -55,7 +57,7 @@ class FrameReader:
             if found is None:
                 break
             body, end = found
-            frame = utils.parse_frame(bytes(self._buffer[start:body]))
+            frame = utils.parse_frame(_head(bytes(self._buffer[start:body])))
             frame.body = bytes(self._buffer[body:end])
             start, self._needed, self._searched = end + 1, 1, 0
             yield frame
@@ -69,24 +71,23 @@ class FrameReader:
     def _find_frame(self, start: int) -> tuple[int, int] | None:
         """Where the body of the frame at `start` begins, and its NUL; None while it is incomplete."""
         head = _HEADER_END.search(self._buffer, start)
+        # Checked as the whole head or as what there is of it: what passes must not depend on how it was cut.
+        if (len(self._buffer) if head is None else head.end()) - start > self._max_head:
+            raise LinkFailed(LinkFault.PROTOCOL, f"the broker sent a header block above {self._max_head} bytes")
         if head is None:
-            if len(self._buffer) - start > MAX_HEADER_BLOCK:
-                raise LinkFailed(LinkFault.PROTOCOL, "the broker sent a header block above 1 MiB")
             return None
         length = _CONTENT_LENGTH.search(self._buffer, start, head.end())
         if length is None:
             end = self._find_nul(start, head.end())
         else:
-            end = self._counted_end(start, head.end() + int(length.group(1)))
+            end = self._counted_end(start, head.end() + _number(length.group(1)))
         return None if end is None else (head.end(), end)
 
     def _find_nul(self, start: int, body: int) -> int | None:
         end = self._buffer.find(b"\0", max(body, start + self._searched))
-        if end >= 0:
-            return end
-        self._searched = len(self._buffer) - start
+        self._searched = (len(self._buffer) if end < 0 else end) - start
         self._check_size(self._searched)
-        return None
+        return None if end < 0 else end
 
     def _counted_end(self, start: int, end: int) -> int | None:
         self._check_size(end - start)
@@ -100,3 +101,15 @@ class FrameReader:
     def _check_size(self, size: int) -> None:
         if size > self._max_frame:
             raise LinkFailed(LinkFault.PROTOCOL, f"the broker sent a frame above {self._max_frame} bytes")
+
+
+def _head(head: bytes) -> bytes:
+    """stomp.py takes a CR before a blank line that is an LF alone for a part of the last value."""
+    return head[:-3] + b"\n\n" if head.endswith(b"\r\n\n") else head
+
+
+def _number(length: bytes) -> int:
+    """Read as absent, a length that is none would put the end of the frame at any NUL of the body."""
+    if not _LENGTH.fullmatch(length):
+        raise LinkFailed(LinkFault.PROTOCOL, "the broker sent a content-length that is no number of bytes")
+    return int(length)

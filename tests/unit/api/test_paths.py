@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import quote
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.api.paths import METHODS, Kind, Route, decode, parse, raw_path, without_root
 from app.domain.errors import Code, GatewayError, InvalidName
-from app.domain.uri import DestinationType, MqUri
+from app.domain.uri import DestinationType, MqUri, check_name
 
 
 def _uri(name: str, kind: DestinationType = DestinationType.QUEUES) -> MqUri:
@@ -116,6 +119,56 @@ def test_any_name_survives_its_encoding_or_is_refused(name: str) -> None:
 def test_whatever_the_path_it_is_a_route_or_an_error_of_ours(path: str) -> None:
     result = _try("/" + path)
     assert isinstance(result, Route) or result in {Code.INVALID_NAME, Code.NOT_FOUND, Code.INVALID_PARAMETER}
+
+
+def _decoded_once(part: str) -> bytes:
+    return re.sub(
+        rb"%([0-9A-Fa-f]{2})", lambda found: bytes([int(found.group(1), 16)]), part.encode("latin-1"), flags=re.DOTALL
+    )
+
+
+@given(st.text(st.sampled_from("%%%0123456789aAbBcCfF\xc3\xa9\xffx/"), max_size=20))
+@example("%2525")
+@example("%25%32%46")
+def test_a_part_is_decoded_exactly_once(part: str) -> None:
+    try:
+        text = decode(part)
+    except InvalidName:
+        broken = re.search("%(?![0-9A-Fa-f]{2})", part)
+        assert broken or _decoded_once(part).decode(errors="replace").count("\ufffd")
+    else:
+        assert text.encode() == _decoded_once(part)
+
+
+_PASSING = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters=",*#>?\u2028\u2029"), min_size=1)
+_NAMES = (_PASSING | st.sampled_from(["a/b", "%2F", "%", "a%zz", "..", "/", "é", "a b", "events"])).filter(
+    lambda name: len(name.encode()) <= 255 and "::" not in name
+)
+
+
+@given(
+    st.from_regex(r"[A-Za-z0-9.\-]{1,20}", fullmatch=True),
+    st.sampled_from(DestinationType),
+    _NAMES,
+    st.sampled_from(["", "/events"]),
+    st.sampled_from(["", "/-._~", "!$&'()+;=:@[]"]),
+)
+def test_the_canonical_path_leads_back(service: str, kind: DestinationType, name: str, end: str, safe: str) -> None:
+    path = f"/mq/{service}/{kind.value}/{quote(name, safe=safe.replace('/', ''))}{end}"
+    route = parse(path)
+    assert route.kind is (Kind.EVENTS if end else Kind.DESTINATION)
+    assert route.uri == MqUri(service, kind, name)
+    # So does one whose every byte is escaped, in either case of the digits.
+    escaped = "".join(f"%{byte:02x}" for byte in name.encode())
+    assert parse(f"/mq/{service}/{kind.value}/{escaped}{end}") == route
+
+
+@given(st.text(st.sampled_from("%0123456789abCDEF,*#>?:\n\x7f\x85éñ/"), max_size=24), st.sampled_from(["", "/events"]))
+def test_no_forbidden_character_gets_through(name: str, end: str) -> None:
+    route = _try(f"/mq/demo/Queues/{name}{end}")
+    if isinstance(route, Route) and route.uri is not None:
+        assert check_name(route.uri.name) == route.uri.name
+        assert MqUri.parse(str(route.uri)) == route.uri
 
 
 def test_decoding_names_the_fault() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.client import events
 from app.client.events import EventReader, EventTooLarge, ServerEvent
+from tests.pieces import PLACES, cut, single_bytes
+from tests.unit.wire.event_source import EventSource
 
 
 def _read(*chunks: bytes) -> list[ServerEvent]:
@@ -64,12 +64,30 @@ def test_retry_is_a_number_of_milliseconds_or_nothing() -> None:
 _STREAM = b"\xef\xbb\xbfid: 1\r\ndata: a\r\rdata: \xc3\xa9\n\nevent: gap\r\ndata: {}\r\n\r\n: end\n"
 
 
-@given(st.lists(st.integers(0, len(_STREAM)), max_size=12))
-def test_chunks_may_be_cut_anywhere(cuts: list[int]) -> None:
-    bounds = [0, *sorted(cuts), len(_STREAM)]
-    chunks = [_STREAM[start:end] for start, end in pairwise(bounds)]
-    assert _read(*chunks) == _read(_STREAM)
+@given(PLACES)
+def test_chunks_may_be_cut_anywhere(places: list[int]) -> None:
+    assert _read(*cut(_STREAM, places)) == _read(_STREAM)
     assert len(_read(_STREAM)) == 3
+
+
+_LINES = st.sampled_from(
+    ["data", "id", "event", "retry", ":", ": ", " ", "x", "1", "\r", "\n", "\r\n", "\n\n", "\ufeff", "\0", "é", "٣"]
+)
+
+
+@given(st.lists(_LINES, max_size=40).map(lambda parts: "".join(parts).encode()), PLACES)
+@example(b":\n\xef\xbb\xbfdata: x\n\n", [])
+def test_any_stream_is_read_as_a_browser_reads_it(stream: bytes, places: list[int]) -> None:
+    browser = EventSource.read(stream + b"\n")
+    for pieces in ([stream], cut(stream, places), single_bytes(stream)):
+        reader = EventReader()
+        # A CR at the very end may be half of a line end; the line feed is the other half, or an empty line.
+        events = [event for piece in (*pieces, b"\n") for event in reader.feed(piece)]
+        assert [(event.data, event.name, event.id) for event in events] == [
+            (event.data, event.type, event.last_event_id) for event in browser.events
+        ]
+        assert reader.last_event_id == browser.last_event_id
+        assert str(reader.retry_ms) == str(browser.reconnection_ms)[:9]  # eleven days are enough
 
 
 @pytest.mark.parametrize("chunk", [b"data: 0123456789", b"data: 0123\n"])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from app.config.dirac_cfg import CfgSection, parse_cfg
 from app.config.errors import ConfigError
+from tests.fuzz import cfg
 
 
 def _plain(section: CfgSection) -> dict[str, object]:
@@ -79,6 +80,51 @@ def test_any_text_is_read_or_refused_with_a_line(content: str) -> None:
         assert place is not None
         assert place.line is not None
         assert 1 <= place.line <= content.count("\n") + 1
+
+
+#: Lines that mean the same to DIRAC's own parser, and ways to write them.
+_SHARED = st.lists(
+    st.sampled_from(
+        [
+            *("a", "b", "{", "}", "a {", "b {", "a{}", "b { }", "# x = {", "  #", ""),
+            *("x = 1", "x=2 # c", "y = {a} = }", "y ==", "x = a+=b", '  z  =  "q, r"  ', "é = ü"),
+        ]
+    ),
+    max_size=14,
+)
+
+
+@given(_SHARED, st.sampled_from(["\n", "\r\n", "\n\n", "  \n\t"]))
+def test_what_both_read_they_read_alike(lines: list[str], end: str) -> None:
+    # It compares with DIRAC's parser where both accept the file.
+    cfg.check(end.join(lines).encode())
+
+
+_SECRET = "hunter2-" + "x" * 8
+_ANY_LINE = st.sampled_from(
+    [
+        *(f"Password{operator}{_SECRET}{end}" for operator in (" = ", " += ", "=", " ") for end in ("", " # c", "#")),
+        *(f"= {_SECRET}", f"# {_SECRET}", _SECRET, "a", "a { }", "a {", "{", "}", "b", "x = 1", "}}", "{{", ""),
+    ]
+)
+
+
+def _told(content: str) -> str:
+    """All that anybody is told of a file: what is wrong with it, or its representation."""
+    try:
+        return repr(parse_cfg("x", content))
+    except ConfigError as error:
+        return f"{error} {error.problems}"
+
+
+@given(st.lists(_ANY_LINE, max_size=10))
+def test_no_value_and_no_stray_text_is_ever_told(lines: list[str]) -> None:
+    assert _SECRET not in _told("\n".join(lines))
+
+
+@given(st.text(max_size=60))
+def test_no_text_at_all_breaks_it(content: str) -> None:
+    cfg.read(content)
 
 
 def test_is_kinder_than_diracs_own_parser_where_the_meaning_is_clear() -> None:

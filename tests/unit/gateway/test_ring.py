@@ -1,14 +1,11 @@
-"""The ring, against a plain list: no hole, no repeat, no silent gap, and within its bounds."""
+"""The ring by example; test_ring_model.py has it against a plain list."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from app.gateway.ring import Resume, Ring
 from tests.unit.gateway.fakes import message, topic
@@ -221,65 +218,3 @@ def test_giving_way_frees_what_was_asked_and_not_much_more() -> None:
     assert before - ring.buffered == freed
     assert ring.resume(ring.position(0)) == Resume(2, "expired", 2)
     assert ring.give_way(0) == 0
-
-
-# The model.
-
-
-@dataclass
-class Model:
-    """What a ring must look like from outside: everything ever appended, and a reader's memory."""
-
-    entries: list[bytes | None] = field(default_factory=list)
-
-    def after(self, cursor: int) -> list[tuple[str, str]]:
-        """(type, data) of every event behind the cursor."""
-        return [("gap", "") if body is None else ("message", body.decode()) for body in self.entries[cursor:]]
-
-    def missed(self, cursor: int, until: int) -> int | None:
-        between = self.entries[cursor:until]
-        return None if None in between else len(between)
-
-
-BODIES = st.none() | st.integers(0, 300).map(lambda size: b"x" * size)
-STEPS = st.lists(st.lists(BODIES, max_size=5) | st.integers(1, 600), max_size=25)
-
-
-@given(STEPS, st.integers(1, 8), st.integers(1, 6000), st.integers(0, 30))
-def test_a_reader_gets_everything_once_or_is_told(
-    steps: list[list[bytes | None] | int], events: int, size: int, back: int
-) -> None:
-    ring, model = Ring(URI, events, size), Model()
-    cursor, seen = 0, 0
-    for step in steps:
-        if isinstance(step, list):
-            for body in step:
-                _append(ring, body)
-                model.entries.append(body)
-                within = ring.buffered <= size and ring.last - ring.oldest < events
-                assert within or ring.oldest == ring.last
-            continue
-        if cursor + 1 < ring.oldest:  # as TopicReader does
-            assert ring.missed(cursor, ring.oldest - 1) == model.missed(cursor, ring.oldest - 1)
-            cursor = seen = ring.oldest - 1
-        piece = ring.read(cursor, "data", step)
-        got = [
-            (event.type, event.data if event.type == "message" else "") for event in EventSource.read(piece.data).events
-        ]
-        assert got == model.after(seen)[: len(got)]
-        assert got or cursor == ring.last
-        assert piece.events == sum(kind == "message" for kind, _ in got)
-        assert len(piece.gaps) == len(got) - piece.events
-        cursor, seen = piece.cursor, seen + len(got)
-        assert cursor == seen
-    _check_resume(ring, model, max(0, ring.last - back))
-
-
-def _check_resume(ring: Ring, model: Model, cursor: int) -> None:
-    resume = ring.resume(ring.position(cursor))
-    if resume.gap is None:
-        assert resume.cursor == cursor >= ring.oldest - 1
-    else:
-        assert (resume.gap, resume.cursor) == ("expired", ring.oldest - 1)
-        assert cursor < resume.cursor
-        assert resume.missed == model.missed(cursor, resume.cursor)

@@ -155,6 +155,38 @@ def test_nothing_passes_that_another_parser_refuses(body: bytes) -> None:
         json.loads(body.decode())
 
 
+def _is_json(body: bytes) -> bool:
+    """By Python's own parser, without the constants that RFC 8259 does not know."""
+    try:
+        json.loads(body.decode(), parse_constant=_refuse)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+_TOKENS = st.sampled_from(
+    [
+        *r"""[ ] { } : , " \ / 0 -0 01 1. .5 1e5 1E+ - + true false null NaN Infinity -Infinity "a" "a": \u0041 \ud800
+        "\ud800" "\udc00\ud800" \x 'a' // é""".split(),
+        *("\ufeff", " ", "\t", "\x00", "\x0c", "\x7f"),
+    ]
+)
+
+
+@given(
+    st.lists(_TOKENS, max_size=12).map(lambda tokens: "".join(tokens).encode())
+    | st.tuples(
+        JSON_VALUES.map(lambda value: json.dumps(value).encode()), st.binary(max_size=2), st.integers(0, 60)
+    ).map(lambda parts: parts[0][: parts[2]] + parts[1] + parts[0][parts[2] :])
+)
+def test_what_is_json_is_what_another_parser_says(body: bytes) -> None:
+    assert is_valid_json(body) == _is_json(body)
+
+
 @pytest.mark.parametrize("text", ["", "a", "é", "\ufeffa", "\0", "\ufffd", "\U0001f600"])
 def test_utf8_is_text(text: str) -> None:
     assert as_text(text.encode()) == text

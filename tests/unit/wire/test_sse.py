@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from app.domain.message import Message
 from app.domain.uri import MqUri
 from app.wire import sse
+from tests.pieces import PLACES, cut, single_bytes
 from tests.unit.wire.event_source import Event, EventSource
 
 TOPIC = MqUri.parse("svc::Topics::status")
@@ -65,12 +66,72 @@ def test_the_first_event_of_a_stream_keeps_a_bom_in_its_data(text: str) -> None:
     assert source.events == [Event("\ufeff" + _lines(text))]
 
 
-@given(st.lists(TEXTS, max_size=5))
-def test_events_follow_each_other_without_touching(texts: list[str]) -> None:
-    stream = b"".join(sse.message_data(_message(text.encode()), f"ep-och.{n}") for n, text in enumerate(texts))
-    assert EventSource.read(stream).events == [
-        Event(_lines(text), "message", f"ep-och.{n}") for n, text in enumerate(texts)
-    ]
+#: Bodies of every kind, and None for what the gateway itself puts between them.
+BODIES = TEXTS.map(str.encode) | st.binary(max_size=20) | st.sampled_from([b"", b"\r", b"\n", b"\r\n", b"\xef\xbb\xbf"])
+STREAMS = st.lists(BODIES | st.none(), max_size=6)
+
+
+def _stream(bodies: list[bytes | None], *, bom: bool) -> tuple[bytes, list[Event]]:
+    """A stream as the gateway writes it, and what a browser must make of it."""
+    parts = [b"\xef\xbb\xbf"] if bom else []
+    parts += [sse.retry(1234), sse.comment("welcome"), sse.position_only("ep-och.0")]
+    events: list[Event] = []
+    for number, body in enumerate(bodies, 1):
+        position = f"ep-och.{number}"
+        if body is None:
+            parts += [sse.comment(), sse.gap(str(TOPIC), "slow", number, position=position)]
+            data = f'{{"mq_uri":"{TOPIC}","reason":"slow","missed":{number}}}'
+            events.append(Event(data, "gap", position))
+        else:
+            parts.append(sse.message_data(_message(body), position))
+            events.append(_shown(body, position))
+    return b"".join(parts), events
+
+
+def _shown(body: bytes, position: str) -> Event:
+    try:
+        return Event(_lines(body.decode()), "message", position)
+    except UnicodeDecodeError:
+        return Event(base64.b64encode(body).decode(), "binary", position)
+
+
+@given(STREAMS, st.booleans(), PLACES)
+@example([b"a\r", b"\nb", b"\r\n"], False, [])
+@example([b"data: x\r\rid: 9\r\revent: gap\rdata: {}\r\r"], True, [1])
+def test_a_stream_is_read_back_event_for_event_however_it_is_cut(
+    bodies: list[bytes | None], bom: bool, places: list[int]
+) -> None:
+    stream, events = _stream(bodies, bom=bom)
+    for pieces in ([stream], cut(stream, places), single_bytes(stream)):
+        source = EventSource.read_pieces(pieces)
+        assert source.events == events
+        assert (source.reconnection_ms, source.last_event_id) == (1234, f"ep-och.{len(bodies)}")
+        assert [comment for comment in source.comments if comment.strip()] == [" welcome"]
+
+
+@given(STREAMS, PLACES)
+def test_a_stream_that_ends_anywhere_shows_whole_events_only(bodies: list[bytes | None], places: list[int]) -> None:
+    stream, events = _stream(bodies, bom=False)
+    for size in places:
+        source = EventSource()
+        source.feed(stream[: size % (len(stream) + 1)])
+        assert source.events == events[: len(source.events)]
+        # Where it would go on is behind the last of them, never further.
+        assert source.last_event_id in {"", f"ep-och.{len(source.events)}"}
+
+
+@given(BODIES, st.sampled_from([None, "text/plain", "application/json"]), PLACES)
+def test_an_envelope_gives_the_very_bytes_back(body: bytes, content_type: str | None, places: list[int]) -> None:
+    stream = sse.message_envelope(_message(body, content_type), POSITION)
+    (event,) = EventSource.read_pieces(cut(stream, places)).events
+    value = json.loads(event.data)
+    match value["body_encoding"]:
+        case "json":
+            assert value["body"] == json.loads(body)
+        case "text":
+            assert value["body"].encode() == body
+        case other:
+            assert (other, base64.b64decode(value["body"])) == ("base64", body)
 
 
 @given(st.binary(max_size=60))

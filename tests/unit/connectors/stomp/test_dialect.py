@@ -14,7 +14,7 @@ from app.connectors.stomp.dialect import ActiveMQ, Artemis, Dialect, RabbitMQ, l
 from app.connectors.stomp.frames import Frame, encode
 from app.domain.errors import BodyTooLarge, InvalidHeader, InvalidName, NotSupportedByBroker
 from app.domain.message import Publication
-from app.domain.uri import MqUri
+from app.domain.uri import DestinationType, MqUri, check_name
 from tests import stomp_frames
 
 NOW = 1_700_000_000.5
@@ -131,6 +131,33 @@ def test_a_name_comes_back_as_it_went(name: str) -> None:
         uri = MqUri.parse(f"s::Topics::{name}")
         assert dialect.uri_of("s", dialect.path(Destination(uri, TopicSettings()))) == uri
     assert "/" not in RabbitMQ().quote(name)
+
+
+def _taken(dialect: Dialect, name: str) -> MqUri | None:
+    uri = MqUri("s", DestinationType.QUEUES, name)
+    try:
+        check_name(name)
+        dialect.check_name(uri)
+    except InvalidName:
+        return None
+    return uri
+
+
+_ANY_NAME = st.text(min_size=1, max_size=20) | st.text("%2Ff/: aé\\", min_size=1, max_size=8)
+
+
+@given(_ANY_NAME, _ANY_NAME)
+def test_no_two_names_are_one_destination(first: str, second: str) -> None:
+    for dialect in (Dialect(), RabbitMQ(), ActiveMQ(), Artemis()):
+        uris = [uri for uri in (_taken(dialect, first), _taken(dialect, second)) if uri is not None]
+        paths = [dialect.path(Destination(uri, QueueSettings(declare=True))) for uri in uris]
+        assert len(set(paths)) == len(set(uris))
+        for uri, path in zip(uris, paths, strict=True):
+            assert dialect.unquote(dialect.quote(uri.name)) == uri.name
+            assert dialect.uri_of("s", path) == uri
+            assert not set(path) & set(",*#>?\r\n\0")
+            # A slash beyond the prefix would name an exchange or another kind of destination.
+            assert dialect.name != "RabbitMQ" or path.count("/") == 2
 
 
 # Frames.

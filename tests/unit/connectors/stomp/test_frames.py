@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from app.connectors.stomp.frames import HEARTBEAT, MAX_HEADER_BLOCK, Frame, FrameReader, body_of, encode
 from app.domain.link import LinkFailed, LinkFault
 from tests import stomp_frames
+from tests.pieces import PLACES, cut, single_bytes
 
 Parts = tuple[str, dict[str, str], bytes]
 
@@ -47,24 +47,19 @@ def _read(chunks: Iterable[bytes], reader: FrameReader | None = None) -> list[Pa
     return [_parts(frame) for chunk in chunks for frame in reader.feed(chunk)]
 
 
-def _cut(data: bytes, places: list[int]) -> Iterator[bytes]:
-    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return (data[start:end] for start, end in pairwise(edges))
-
-
 @given(
     st.lists(st.tuples(st.sampled_from([b"", b"\n", b"\r\n", b"\n\n\n"]), FRAMES), max_size=5),
-    st.lists(st.integers(0, 10_000), max_size=12),
+    PLACES,
 )
 def test_frames_arrive_whole_however_the_stream_is_cut(frames: list[tuple[bytes, Parts]], places: list[int]) -> None:
     data = b"".join(beat + _wire(parts) for beat, parts in frames)
-    assert _read(_cut(data, places)) == [parts for _, parts in frames]
+    assert _read(cut(data, places)) == [parts for _, parts in frames]
 
 
 @given(st.lists(FRAMES, min_size=1, max_size=3))
 def test_one_byte_at_a_time(frames: list[Parts]) -> None:
     data = b"\n".join(map(_wire, frames))
-    assert _read(data[n : n + 1] for n in range(len(data))) == frames
+    assert _read(single_bytes(data)) == frames
 
 
 @given(FRAMES)
@@ -78,9 +73,9 @@ def test_the_rest_of_a_chunk_is_kept_for_the_next(parts: Parts) -> None:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("blank", [b"\n", b"\r\n"])
 def test_lines_end_with_lf_or_crlf_also_mixed(end: bytes, blank: bytes) -> None:
-    lines = [b"MESSAGE", b"a:b", b"content-length:4"]
-    data = end.join(lines) + end + blank + b"\n\n\0x\0"
-    assert _read([data]) == [("MESSAGE", {"a": "b"}, b"\n\n\0x")]
+    for lines in ([b"MESSAGE", b"a:b", b"content-length:4"], [b"MESSAGE", b"content-length:4", b"a:b"]):
+        data = end.join(lines) + end + blank + b"\n\n\0x\0"
+        assert _read([data]) == [("MESSAGE", {"a": "b"}, b"\n\n\0x")]
 
 
 def test_heart_beats_alone_are_nothing() -> None:
@@ -125,6 +120,21 @@ def test_a_frame_above_the_limit_ends_the_connection_before_it_is_held(announced
     assert caught.value.fault is LinkFault.PROTOCOL
 
 
+@pytest.mark.parametrize("late", [b"MESSAGE\n\n" + b"x" * 92 + b"\0", b"MESSAGE\na:" + b"x" * 92 + b"\n\n\0"])
+def test_the_limits_do_not_depend_on_how_much_comes_at_once(late: bytes) -> None:
+    for pieces in ([late], [late[:50], late[50:]], single_bytes(late)):
+        with pytest.raises(LinkFailed, match="above") as caught:
+            _read(pieces, FrameReader(max_frame=100, max_head=100))
+        assert caught.value.fault is LinkFault.PROTOCOL
+
+
+@pytest.mark.parametrize("length", [b"", b"-1", b"+1", b" 1", b"1 ", b"0x1", b"1_0", b"1.0", b"\xd9\xa1", b"9" * 13])
+def test_a_content_length_that_is_no_number_is_not_stomp(length: bytes) -> None:
+    with pytest.raises(LinkFailed, match="content-length") as caught:
+        _read([b"MESSAGE\ncontent-length:" + length + b"\n\nx\0"])
+    assert caught.value.fault is LinkFault.PROTOCOL
+
+
 def test_a_frame_at_the_limit_passes() -> None:
     head = b"MESSAGE\ncontent-length:74\n\n"
     assert _read([head, b"x" * 74 + b"\0"], FrameReader(max_frame=len(head) + 74)) == [("MESSAGE", {}, b"x" * 74)]
@@ -133,7 +143,7 @@ def test_a_frame_at_the_limit_passes() -> None:
 def test_headers_without_end_are_given_up() -> None:
     reader = FrameReader()
     assert _read([b"MESSAGE\n" + b"a" * (MAX_HEADER_BLOCK - 8)], reader) == []
-    with pytest.raises(LinkFailed, match="1 MiB"):
+    with pytest.raises(LinkFailed, match="header block above 1048576"):
         _read([b"a"], reader)
 
 
