@@ -90,7 +90,7 @@ async def test_sigterm_under_load(broker: Broker, tmp_path: Path, stomp_client: 
     assert sorted(given_back) == list(range(20 - len(given_back), 20))
 
 
-async def test_the_retries_of_many_streams_are_spread(tmp_path: Path) -> None:
+async def test_sse_case_48_the_retries_of_many_streams_are_spread(tmp_path: Path) -> None:
     async with running(write_config(tmp_path, {"mem": MEMORY}, server=SERVER)) as gateway:
         streams = [await Sse.open(gateway.port, "/mq/mem/Topics/news/events") for _ in range(50)]
         gateway.signal(signal.SIGTERM)
@@ -104,7 +104,7 @@ async def test_the_retries_of_many_streams_are_spread(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_forces(tmp_path: Path, second: signal.Signals) -> None:
+async def test_sse_case_50_a_second_signal_forces(tmp_path: Path, second: signal.Signals) -> None:
     config = write_config(tmp_path, {"mem": MEMORY}, server={**SERVER, "drain_seconds": 60})
     async with running(config, clean=False) as gateway:
         stalled = await Sse.open(gateway.port, "/mq/mem/Topics/news/events", receive_buffer=4096)

@@ -32,7 +32,9 @@ async def _publisher(port: int, path: str, first: int, step: int) -> None:
             assert (await http.ask("POST", f"{path}?confirm=none", b"%d" % number, PLAIN)).status == 202
 
 
-async def test_twenty_cuts_at_random_places_make_no_hole_and_no_repeat(target: Target, unique: Unique) -> None:
+async def test_sse_case_27_twenty_cuts_at_random_places_make_no_hole_and_no_repeat(
+    target: Target, unique: Unique
+) -> None:
     path = f"/mq/mq/Topics/{unique('ticks')}"
     events: list[Event] = []
     chance = random.Random(20)
@@ -80,7 +82,9 @@ async def _three(target: Target, path: str) -> tuple[str, list[Event]]:
         return before, await stream.take(3)
 
 
-async def test_positions_that_are_not_to_be_trusted(target: Target, unique: Unique) -> None:
+async def test_sse_case_28_sse_case_30_sse_case_31_positions_that_are_not_to_be_trusted(
+    target: Target, unique: Unique
+) -> None:
     name, other = unique("one"), unique("two")
     path = f"/mq/mq/Topics/{name}"
     _, events = await _three(target, path)
@@ -112,7 +116,7 @@ async def test_positions_that_are_not_to_be_trusted(target: Target, unique: Uniq
             assert [event.data for event in rest] == ["0", "1", "2"]
 
 
-async def test_header_query_and_from(target: Target, unique: Unique) -> None:
+async def test_sse_case_26_sse_case_29_header_query_and_from(target: Target, unique: Unique) -> None:
     path = f"/mq/mq/Topics/{unique('order')}"
     before, events = await _three(target, path)
 
@@ -132,7 +136,7 @@ async def test_header_query_and_from(target: Target, unique: Unique) -> None:
     assert await seen("", 0) == []
 
 
-async def test_a_ring_smaller_than_the_backlog_says_exactly_how_many_were_missed(target: Target) -> None:
+async def test_sse_case_28_a_ring_smaller_than_the_backlog_says_exactly_how_many_were_missed(target: Target) -> None:
     path = "/mq/mq/Topics/small"
     async with await Sse.open(target.port, f"{path}/events") as stream, await Http.connect(target.port) as http:
         before = stream.last_id
@@ -179,7 +183,7 @@ async def test_a_reader_that_falls_behind_is_told_how_many_it_missed(tmp_path: P
         assert kept == (100 if slow == "gap" else 1)
 
 
-async def test_after_a_restart_of_the_gateway_the_position_is_a_gap(tmp_path: Path) -> None:
+async def test_sse_case_34_after_a_restart_of_the_gateway_the_position_is_a_gap(tmp_path: Path) -> None:
     config = write_config(tmp_path, {"mem": MEMORY})
     path = "/mq/mem/Topics/news"
     async with running(config) as gateway, await Sse.open(gateway.port, f"{path}/events") as stream:
