@@ -131,7 +131,8 @@ class Http:
         async with asyncio.timeout(PATIENCE):
             self.writer.write(request)
             status, headers = await _read_head(self.reader)
-            body = b"" if status == 204 else await _read_body(self.reader, headers)
+            has_body = status != 204 and not request.startswith(b"HEAD ")
+            body = await _read_body(self.reader, headers) if has_body else b""
             return Answer(status, headers, body)
 
     def reset(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -217,16 +218,26 @@ async def test_a_draining_gateway_tells_an_event_source_to_come_back(served: Ser
 
 
 async def test_sse_case_23_http_10_gets_a_stream_that_ends_with_the_connection(served: Served) -> None:
+    """Without chunks; the end of the file is the end of the stream, behind a whole event."""
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(b"GET %b/events HTTP/1.0\r\n\r\n" % TOPIC.encode())
     async with asyncio.timeout(PATIENCE):
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert b"transfer-encoding" not in head.lower()
-        assert (await reader.readline()).startswith(b"retry: ")
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert b"transfer-encoding" not in head
+        assert b"content-length" not in head
+        assert b"connection: close" in head
+        opening = await reader.readuntil(b"\n\nid: ")
+        assert re.fullmatch(rb"retry: [0-9]+\n\n: welcome\n\nid: ", opening)
+        await reader.readuntil(b"\n\n")
+        await served.client.post(TOPIC, content=b"one\ntwo")
+        assert (await reader.readuntil(b"data: two\n\n")).endswith(b"\ndata: one\ndata: two\n\n")
+        await served.app.state.gateway_drain()
+        rest = await reader.read()
+    assert re.fullmatch(rb"(: \n\n)*retry: [0-9]+\n\n", rest)
     writer.close()
 
 
-async def test_sse_case_37_sse_case_44_no_more_streams_than_there_are_places() -> None:
+async def test_sse_case_37_no_more_streams_than_there_are_places() -> None:
     async with serving(limits={"streams": 1}) as served:
         async with served.stream(f"{TOPIC}/events") as events:
             await _opened(events)

@@ -93,9 +93,13 @@ async def test_sigterm_under_load(broker: Broker, tmp_path: Path, stomp_client: 
 async def test_sse_case_48_the_retries_of_many_streams_are_spread(tmp_path: Path) -> None:
     async with running(write_config(tmp_path, {"mem": MEMORY}, server=SERVER)) as gateway:
         streams = [await Sse.open(gateway.port, "/mq/mem/Topics/news/events") for _ in range(50)]
+        bodies = [f"{number} " + "q" * 1000 for number in range(20)]
+        for body in bodies:
+            assert (await post(gateway.port, "/mq/mem/Topics/news", body)).status == 200
         gateway.signal(signal.SIGTERM)
         for stream in streams:
-            assert await stream.rest() == []
+            # What was queued comes first, then the clean end.
+            assert [event.data for event in await stream.rest()] == bodies
         retries = [stream.parser.retry or 0 for stream in streams]
         assert min(retries) >= 1000
         assert max(retries) <= 5000
