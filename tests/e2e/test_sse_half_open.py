@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e import half_open
 from tests.e2e.http_gateway import PATIENCE
-from tests.tools import not_run
+from tests.tools import not_allowed, not_run
 
 ROOT = Path(__file__).parents[2]
 #: A network of its own, also for somebody who is not root.
@@ -21,17 +21,18 @@ NAMESPACE = ("unshare", "--map-root-user", "--net")
 
 
 @cache
-def _possible() -> bool:
-    if not all(map(shutil.which, ("unshare", "ip"))):
-        return False
+def _allowed() -> bool:
     command = [*NAMESPACE, "ip", "link", "set", "lo", "up"]
     return subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE).returncode == 0
 
 
 @pytest.mark.parametrize("traffic", ["idle", "busy"])
 def test_sse_case_42_a_half_open_peer_is_given_up_after_heartbeat_and_user_timeout(traffic: str) -> None:
-    if not _possible():
-        not_run("iproute2 and the right to make a network namespace")
+    for program, package in (("ip", "iproute2"), ("unshare", "util-linux")):
+        if shutil.which(program) is None:
+            not_run(package)
+    if not _allowed():
+        not_allowed("the right to make a network namespace")
     command = [*NAMESPACE, sys.executable, "-m", "tests.e2e.half_open", traffic]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=4 * PATIENCE)
     assert done.returncode == 0, done.stderr
