@@ -11,6 +11,8 @@ missing() {
     default-jdk-headless) ! command -v java >/dev/null || ! command -v javac >/dev/null ;;
     activemq) [ ! -e /usr/share/activemq/bin/activemq.jar ] ;;
     chromium) ! command -v chromium >/dev/null ;;
+    nginx) [ ! -x /usr/sbin/nginx ] ;;
+    iproute2) ! command -v ip >/dev/null ;;
     esac
 }
 
@@ -38,7 +40,7 @@ fetch() {
 }
 
 wanted=
-for package in rabbitmq-server default-jdk-headless activemq chromium; do
+for package in rabbitmq-server default-jdk-headless activemq chromium nginx iproute2; do
     ! missing "$package" || wanted="$wanted $package"
 done
 [ -n "$wanted" ] || exit 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tools import not_run, summary
+from tests.tools import not_allowed, not_run, summary
 
 
 def test_a_missing_package_skips_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,3 +24,10 @@ def test_in_ci_it_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="rabbitmq-server is not installed"):
         not_run("rabbitmq-server")
+
+
+def test_a_right_that_is_missing_is_said_and_no_failure_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.skip.Exception) as caught:
+        not_allowed("the right to fly")
+    assert summary([f"Skipped: {caught.value.msg}"]) == ["NOT RUN: 1 tests, the right to fly missing"]

@@ -46,6 +46,9 @@ class Exchange(RequestResponseCycle):
 
     framing = _NO_BODY
     _left = 0  # bytes of the response's body that are still to come, with _LENGTH
+    # Waits for the first part of the body, to go out in one piece with it (ASGI allows that): one call of the
+    # kernel less for each response, and a stream counts as open at its first byte.
+    _head = b""
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         """Runs the application; whatever it does, the client gets an answer or sees the connection end."""
@@ -65,9 +68,10 @@ class Exchange(RequestResponseCycle):
             self.on_response = _nothing
 
     async def _answer_500(self) -> None:
-        if self.response_started:
+        if self.response_started and not self._head:
             self._cut_off()
             return
+        self.response_started = False  # what waits was never said
         failure = Refused(500, Code.INTERNAL, "The gateway failed; its log says why.")
         headers, body = answer(failure, headers=self.scope["headers"], instance=self.scope["path"])
         await self.send({"type": "http.response.start", "status": failure.status, "headers": headers})
@@ -121,7 +125,7 @@ class Exchange(RequestResponseCycle):
             content.append(b"connection: close\r\n")
         content.append(b"\r\n")
         self.response_started = True
-        self.transport.write(b"".join(content))
+        self._head = b"".join(content)
 
     def _frame(self, status: int, length: int | None) -> None:
         if self.scope["method"] == "HEAD" or status in {204, 304}:
@@ -135,15 +139,19 @@ class Exchange(RequestResponseCycle):
             self.framing = _CHUNKED
 
     def _send_body(self, body: bytes, *, more: bool) -> None:
+        head = self._head
         if self.framing is _CHUNKED:
-            content = [b"%x\r\n" % len(body), body, b"\r\n"] if body else []
+            content = [head, b"%x\r\n" % len(body), body, b"\r\n"] if body else [head]
             if not more:
                 content.append(b"0\r\n\r\n")
             # Not joined: what many streams send is one object in memory, also while slow clients keep it waiting.
             self.transport.writelines(content)
-        elif self.framing is not _NO_BODY:
+        elif self.framing is _NO_BODY:
+            self.transport.write(head)
+        else:
             self._count(len(body), more=more)
-            self.transport.write(body)
+            self.transport.writelines([head, body])
+        self._head = b""
         if not more:
             self.response_complete = True
             self.message_event.set()

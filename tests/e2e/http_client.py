@@ -131,7 +131,8 @@ class Http:
         async with asyncio.timeout(PATIENCE):
             self.writer.write(request)
             status, headers = await _read_head(self.reader)
-            body = b"" if status == 204 else await _read_body(self.reader, headers)
+            has_body = status != 204 and not request.startswith(b"HEAD ")
+            body = await _read_body(self.reader, headers) if has_body else b""
             return Answer(status, headers, body)
 
     def reset(self) -> None:
@@ -252,7 +253,10 @@ class Sse:
         return self.parser.last_id
 
     async def _more(self) -> None:
-        chunk = await _read_chunk(self.http.reader)
+        self.received(await _read_chunk(self.http.reader))
+
+    def received(self, chunk: bytes) -> None:
+        """Called with every chunk, an empty one at the end."""
         self.ended = not chunk
         self._events += self.parser.feed(chunk)
 
@@ -299,6 +303,21 @@ class Sse:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+
+class RecordedSse(Sse):
+    """A stream that keeps what came, byte for byte, without the chunks around it."""
+
+    raw = b""
+
+    def received(self, chunk: bytes) -> None:
+        self.raw += chunk
+        super().received(chunk)
+
+    @property
+    def blocks(self) -> list[bytes]:
+        """The blocks of lines; a stream that stands at the end of one has b"" as its last."""
+        return self.raw.split(b"\n\n")
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], what: str, timeout: float = PATIENCE) -> None:

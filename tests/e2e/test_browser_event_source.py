@@ -89,7 +89,9 @@ class EmptyPage(Listener):
         await writer.drain()
 
 
-async def test_hard_bodies(target: Target, chromium: Chromium, stomp_client: ConnectStomp, unique: Unique) -> None:
+async def test_sse_case_03_sse_case_04_sse_case_67_hard_bodies(
+    target: Target, chromium: Chromium, stomp_client: ConnectStomp, unique: Unique
+) -> None:
     topic = unique("hard")
     client = await stomp_client(target.broker)
     async with chromium.page(f"http://127.0.0.1:{target.port}/health/live") as page:
@@ -109,7 +111,9 @@ async def test_hard_bodies(target: Target, chromium: Chromium, stomp_client: Con
         assert await page.run("events.at(-1).data === 'line\\n'.repeat(800000)")
 
 
-async def test_it_resumes_after_its_connection_was_cut(target: Target, chromium: Chromium, unique: Unique) -> None:
+async def test_sse_case_67_it_resumes_after_its_connection_was_cut(
+    target: Target, chromium: Chromium, unique: Unique
+) -> None:
     path = f"/mq/mq/Topics/{unique('resumed')}"
     relay = Relay(target.port)
     async with relay.listening() as port, chromium.page(f"http://127.0.0.1:{port}/health/live") as page:
@@ -128,7 +132,7 @@ async def test_it_resumes_after_its_connection_was_cut(target: Target, chromium:
         assert [event.get("data") for event in events[4:]] == [None, None, "two\nand a half", "three"]
 
 
-async def test_a_gap_is_an_event_it_can_read(target: Target, chromium: Chromium) -> None:
+async def test_sse_case_28_a_gap_is_an_event_it_can_read(target: Target, chromium: Chromium) -> None:
     async with chromium.page(f"http://127.0.0.1:{target.port}/health/live") as page:
         await page.listen("/mq/mq/Topics/small/events?last_event_id=foreign.1")
         gap = (await page.seen(2))[1]
@@ -137,7 +141,7 @@ async def test_a_gap_is_an_event_it_can_read(target: Target, chromium: Chromium)
         assert gap["id"]
 
 
-async def test_it_comes_back_by_itself_when_the_broker_does_not(tmp_path: Path, chromium: Chromium) -> None:
+async def test_sse_case_37_it_comes_back_by_itself_when_the_broker_does_not(tmp_path: Path, chromium: Chromium) -> None:
     """An error status would end it for good; `event: unavailable` lets it come back."""
     dead = {"mq_type": "Stomp", "host": "127.0.0.1", "port": free_port(), "allow_undeclared": True}
     slow: dict[str, Any] = {**dead, "reconnect": {"initial": 1, "max": 1}}
@@ -157,7 +161,7 @@ async def test_it_comes_back_by_itself_when_the_broker_does_not(tmp_path: Path, 
             assert await page.seen(1) == [{"name": "error", "state": 2}]
 
 
-async def test_pages_of_other_origins(tmp_path: Path, chromium: Chromium) -> None:
+async def test_sse_case_54_sse_case_57_pages_of_other_origins(tmp_path: Path, chromium: Chromium) -> None:
     async with EmptyPage().listening() as one, EmptyPage().listening() as other:
         friend, stranger = f"http://127.0.0.1:{one}", f"http://127.0.0.1:{other}"
         config = write_config(tmp_path, {"mem": MEMORY}, server={"allowed_origins": [friend]})

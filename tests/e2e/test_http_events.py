@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -52,7 +53,7 @@ async def test_every_reader_of_a_topic_sees_every_message(served: Served) -> Non
             assert all(event.id for event in got)
 
 
-async def test_the_head_of_a_stream(served: Served) -> None:
+async def test_sse_case_01_sse_case_18_the_head_of_a_stream(served: Served) -> None:
     async with served.stream(f"{TOPIC}/events") as events:
         headers = events.response.headers
         assert events.response.status_code == 200
@@ -123,7 +124,7 @@ async def test_bytes_that_are_no_text_come_as_base64(served: Served) -> None:
         assert (event.event, event.data) == ("binary", "/wA=")
 
 
-async def test_an_idle_stream_says_that_it_lives(served: Served) -> None:
+async def test_sse_case_15_an_idle_stream_says_that_it_lives(served: Served) -> None:
     async with served.stream(f"{TOPIC}/events") as events:
         await _opened(events)
         for _ in range(3):
@@ -145,14 +146,14 @@ async def test_a_queue_gives_each_message_to_one(served: Served) -> None:
     assert view["delivered"] == 10
 
 
-async def test_queue_events_have_no_position(served: Served) -> None:
+async def test_sse_case_29_queue_events_have_no_position(served: Served) -> None:
     await served.client.post(JOBS, content=b"x")
     async with served.stream(f"{JOBS}/events?from=earliest", headers={"last-event-id": "foreign"}) as events:
         event = await events.message()
         assert (event.id, event.event, event.data) == (None, None, "x")
 
 
-async def test_head_takes_nothing_from_a_queue(served: Served) -> None:
+async def test_sse_case_20_head_takes_nothing_from_a_queue(served: Served) -> None:
     await served.client.post(JOBS, content=b"x")
     response = await served.client.head(f"{JOBS}/events")
     assert response.status_code == 200
@@ -216,17 +217,27 @@ async def test_a_draining_gateway_tells_an_event_source_to_come_back(served: Ser
     assert served.metric("mq_gateway_streams_refused_total", reason="draining") == 2
 
 
-async def test_http_10_gets_a_stream_that_ends_with_the_connection(served: Served) -> None:
+async def test_sse_case_23_http_10_gets_a_stream_that_ends_with_the_connection(served: Served) -> None:
+    """Without chunks; the end of the file is the end of the stream, behind a whole event."""
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(b"GET %b/events HTTP/1.0\r\n\r\n" % TOPIC.encode())
     async with asyncio.timeout(PATIENCE):
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert b"transfer-encoding" not in head.lower()
-        assert (await reader.readline()).startswith(b"retry: ")
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert b"transfer-encoding" not in head
+        assert b"content-length" not in head
+        assert b"connection: close" in head
+        opening = await reader.readuntil(b"\n\nid: ")
+        assert re.fullmatch(rb"retry: [0-9]+\n\n: welcome\n\nid: ", opening)
+        await reader.readuntil(b"\n\n")
+        await served.client.post(TOPIC, content=b"one\ntwo")
+        assert (await reader.readuntil(b"data: two\n\n")).endswith(b"\ndata: one\ndata: two\n\n")
+        await served.app.state.gateway_drain()
+        rest = await reader.read()
+    assert re.fullmatch(rb"(: \n\n)*retry: [0-9]+\n\n", rest)
     writer.close()
 
 
-async def test_no_more_streams_than_there_are_places() -> None:
+async def test_sse_case_37_no_more_streams_than_there_are_places() -> None:
     async with serving(limits={"streams": 1}) as served:
         async with served.stream(f"{TOPIC}/events") as events:
             await _opened(events)
@@ -249,6 +260,8 @@ async def test_connecting_and_leaving_leaves_nothing_behind(served: Served) -> N
         writer.write(b"GET %b/events HTTP/1.1\r\nHost: localhost\r\n\r\n" % JOBS.encode())
         await writer.drain()
         writer.transport.abort()
+    # Connections are accepted in their order: behind this one all others have been.
+    await served.raw(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     await until(lambda: len(asyncio.all_tasks()) <= before + 1)
     assert await _streams(served) == 0
     assert (await served.client.get(JOBS)).json()["readers"] == 0

@@ -50,7 +50,7 @@ async def settled(broker: Broker, queue: str, free: int) -> None:
     await eventually(holds, f"{free} messages, none locked")
 
 
-async def test_every_reader_of_a_topic_gets_every_message(target: Target, unique: Unique) -> None:
+async def test_sse_case_62_every_reader_of_a_topic_gets_every_message(target: Target, unique: Unique) -> None:
     path = f"/mq/mq/Topics/{unique('news')}"
     bodies = [f"news {number}" for number in range(100)]
     async with (
@@ -62,7 +62,9 @@ async def test_every_reader_of_a_topic_gets_every_message(target: Target, unique
             assert [event.data for event in await reader.take(100)] == bodies
 
 
-async def test_readers_of_a_queue_share_it_and_what_came_before_waits(target: Target, unique: Unique) -> None:
+async def test_sse_case_63_readers_of_a_queue_share_it_and_what_came_before_waits(
+    target: Target, unique: Unique
+) -> None:
     queue = unique("jobs")
     path = f"/mq/mq/Queues/{queue}"
     bodies = [f"job {number}" for number in range(60)]
@@ -94,7 +96,9 @@ async def test_readers_of_a_queue_share_it_and_what_came_before_waits(target: Ta
 
 
 @pytest.mark.parametrize("way", ["fin", "rst"])
-async def test_what_was_not_handed_over_goes_to_the_next_reader(target: Target, unique: Unique, way: str) -> None:
+async def test_sse_case_63_what_was_not_handed_over_goes_to_the_next_reader(
+    target: Target, unique: Unique, way: str
+) -> None:
     """The first reader stops reading, so that prefetched messages sit in the gateway, and then vanishes."""
     queue = unique("jobs")
     path = f"/mq/mq/Queues/{queue}"

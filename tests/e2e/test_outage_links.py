@@ -30,7 +30,7 @@ async def failed(gateway: LiveGateway, service: str, timeout: float = 5) -> dict
     return error
 
 
-async def test_a_broker_that_is_down(tmp_path: Path) -> None:
+async def test_sse_case_37_a_broker_that_is_down(tmp_path: Path) -> None:
     dead = {**NOBODY, "port": free_port(), "reconnect": {"initial": 30, "max": 30}, "required": True}
     async with running(write_config(tmp_path, {"dead": dead, "mem": MEMORY})) as gateway:
         assert (await failed(gateway, "dead"))["code"] == "refused"

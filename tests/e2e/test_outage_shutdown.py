@@ -90,12 +90,16 @@ async def test_sigterm_under_load(broker: Broker, tmp_path: Path, stomp_client: 
     assert sorted(given_back) == list(range(20 - len(given_back), 20))
 
 
-async def test_the_retries_of_many_streams_are_spread(tmp_path: Path) -> None:
+async def test_sse_case_48_the_retries_of_many_streams_are_spread(tmp_path: Path) -> None:
     async with running(write_config(tmp_path, {"mem": MEMORY}, server=SERVER)) as gateway:
         streams = [await Sse.open(gateway.port, "/mq/mem/Topics/news/events") for _ in range(50)]
+        bodies = [f"{number} " + "q" * 1000 for number in range(20)]
+        for body in bodies:
+            assert (await post(gateway.port, "/mq/mem/Topics/news", body)).status == 200
         gateway.signal(signal.SIGTERM)
         for stream in streams:
-            assert await stream.rest() == []
+            # What was queued comes first, then the clean end.
+            assert [event.data for event in await stream.rest()] == bodies
         retries = [stream.parser.retry or 0 for stream in streams]
         assert min(retries) >= 1000
         assert max(retries) <= 5000
@@ -104,7 +108,7 @@ async def test_the_retries_of_many_streams_are_spread(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_forces(tmp_path: Path, second: signal.Signals) -> None:
+async def test_sse_case_50_a_second_signal_forces(tmp_path: Path, second: signal.Signals) -> None:
     config = write_config(tmp_path, {"mem": MEMORY}, server={**SERVER, "drain_seconds": 60})
     async with running(config, clean=False) as gateway:
         stalled = await Sse.open(gateway.port, "/mq/mem/Topics/news/events", receive_buffer=4096)

@@ -32,7 +32,9 @@ async def _publisher(port: int, path: str, first: int, step: int) -> None:
             assert (await http.ask("POST", f"{path}?confirm=none", b"%d" % number, PLAIN)).status == 202
 
 
-async def test_twenty_cuts_at_random_places_make_no_hole_and_no_repeat(target: Target, unique: Unique) -> None:
+async def test_sse_case_27_sse_case_62_twenty_cuts_at_random_places_make_no_hole_and_no_repeat(
+    target: Target, unique: Unique
+) -> None:
     path = f"/mq/mq/Topics/{unique('ticks')}"
     events: list[Event] = []
     chance = random.Random(20)
@@ -56,6 +58,10 @@ async def test_twenty_cuts_at_random_places_make_no_hole_and_no_repeat(target: T
     assert sorted(int(event.data) for event in events) == list(range(TOTAL))
     numbers = [int(event.id.rpartition(".")[2]) for event in events]
     assert numbers == list(range(numbers[0], numbers[0] + TOTAL))
+    # Four connections published, each in its own order, and so they are here.
+    bodies = [int(event.data) for event in events]
+    for first in range(4):
+        assert [body for body in bodies if body % 4 == first] == list(range(first, TOTAL, 4))
 
 
 async def test_an_event_that_was_only_half_received_comes_again(target: Target, unique: Unique) -> None:
@@ -80,7 +86,9 @@ async def _three(target: Target, path: str) -> tuple[str, list[Event]]:
         return before, await stream.take(3)
 
 
-async def test_positions_that_are_not_to_be_trusted(target: Target, unique: Unique) -> None:
+async def test_sse_case_28_sse_case_30_sse_case_31_positions_that_are_not_to_be_trusted(
+    target: Target, unique: Unique
+) -> None:
     name, other = unique("one"), unique("two")
     path = f"/mq/mq/Topics/{name}"
     _, events = await _three(target, path)
@@ -112,7 +120,7 @@ async def test_positions_that_are_not_to_be_trusted(target: Target, unique: Uniq
             assert [event.data for event in rest] == ["0", "1", "2"]
 
 
-async def test_header_query_and_from(target: Target, unique: Unique) -> None:
+async def test_sse_case_26_sse_case_29_header_query_and_from(target: Target, unique: Unique) -> None:
     path = f"/mq/mq/Topics/{unique('order')}"
     before, events = await _three(target, path)
 
@@ -127,12 +135,17 @@ async def test_header_query_and_from(target: Target, unique: Unique) -> None:
     assert await seen(f"last_event_id={before}", 1, {"Last-Event-ID": events[1].id}) == ["2"]
     assert await seen(f"last_event_id={events[1].id}", 3, {"Last-Event-ID": before}) == ["0", "1", "2"]
     assert await seen(f"last_event_id={events[0].id}&from=now", 2) == ["1", "2"]
+    # Present and empty says nothing; neither does white space.
+    assert await seen(f"last_event_id={before}", 3, {"Last-Event-ID": ""}) == ["0", "1", "2"]
+    assert await seen("last_event_id=", 1, {"Last-Event-ID": events[1].id}) == ["2"]
+    assert await seen("last_event_id=", 0, {"Last-Event-ID": ""}) == []
+    assert await seen("last_event_id=&from=earliest", 3, {"Last-Event-ID": " "}) == ["0", "1", "2"]
     assert await seen("from=earliest", 3) == ["0", "1", "2"]
     assert await seen("from=now", 0) == []
     assert await seen("", 0) == []
 
 
-async def test_a_ring_smaller_than_the_backlog_says_exactly_how_many_were_missed(target: Target) -> None:
+async def test_sse_case_28_a_ring_smaller_than_the_backlog_says_exactly_how_many_were_missed(target: Target) -> None:
     path = "/mq/mq/Topics/small"
     async with await Sse.open(target.port, f"{path}/events") as stream, await Http.connect(target.port) as http:
         before = stream.last_id
@@ -179,18 +192,23 @@ async def test_a_reader_that_falls_behind_is_told_how_many_it_missed(tmp_path: P
         assert kept == (100 if slow == "gap" else 1)
 
 
-async def test_after_a_restart_of_the_gateway_the_position_is_a_gap(tmp_path: Path) -> None:
+async def test_sse_case_34_after_a_restart_of_the_gateway_the_position_is_a_gap(tmp_path: Path) -> None:
+    """Also where the new life has an event of the same number: it is another one."""
     config = write_config(tmp_path, {"mem": MEMORY})
     path = "/mq/mem/Topics/news"
     async with running(config) as gateway, await Sse.open(gateway.port, f"{path}/events") as stream:
-        assert (await post(gateway.port, path, "before")).status == 200
-        position = (await stream.next()).id
-    async with (
-        running(config) as gateway,
-        await Sse.open(gateway.port, f"{path}/events", {"Last-Event-ID": position}) as stream,
-    ):
-        gap = await stream.next()
-        assert (gap.name, gap.json["reason"], gap.json["missed"]) == ("gap", "restart", None)
-        assert (await post(gateway.port, path, "after")).status == 200
-        assert (await stream.next()).data == "after"
-        assert gap.id.rpartition(".")[0] != position.rpartition(".")[0]
+        for body in ("old 1", "old 2"):
+            assert (await post(gateway.port, path, body)).status == 200
+        old = (await stream.take(2))[0].id
+    async with running(config) as gateway, await Sse.open(gateway.port, f"{path}/events") as keeps:
+        for body in ("new 1", "new 2", "new 3"):
+            assert (await post(gateway.port, path, body)).status == 200
+        new = await keeps.take(3)
+        assert [event.id.rpartition(".")[2] for event in new] == ["1", "2", "3"]
+        assert new[0].id != old
+        assert new[0].id.rpartition(".")[2] == old.rpartition(".")[2]
+        async with await Sse.open(gateway.port, f"{path}/events", {"Last-Event-ID": old}) as stream:
+            gap, *rest = await stream.take(4)
+            assert (gap.name, gap.json["reason"], gap.json["missed"]) == ("gap", "restart", None)
+            assert gap.id.rpartition(".")[0] == new[0].id.rpartition(".")[0] != old.rpartition(".")[0]
+            assert [event.data for event in rest] == ["new 1", "new 2", "new 3"]

@@ -29,7 +29,7 @@ def _read(*chunks: bytes) -> list[ServerEvent]:
         (b"id: 1\nid: a\x00b\ndata: a\n\n", ServerEvent("message", "a", "1")),
     ],
 )
-def test_reads_what_the_standard_says(stream: bytes, event: ServerEvent) -> None:
+def test_sse_case_07_reads_what_the_standard_says(stream: bytes, event: ServerEvent) -> None:
     assert _read(stream) == [event]
 
 
@@ -45,7 +45,7 @@ def test_the_id_stays_and_the_name_does_not() -> None:
     ]
 
 
-def test_an_id_counts_from_the_blank_line_even_without_data() -> None:
+def test_sse_case_05_an_id_counts_from_the_blank_line_even_without_data() -> None:
     reader = EventReader("0")
     assert list(reader.feed(b"id: 7\n")) == []
     assert reader.last_event_id == "0"
@@ -53,7 +53,7 @@ def test_an_id_counts_from_the_blank_line_even_without_data() -> None:
     assert reader.last_event_id == "7"
 
 
-def test_retry_is_a_number_of_milliseconds_or_nothing() -> None:
+def test_sse_case_11_retry_is_a_number_of_milliseconds_or_nothing() -> None:
     reader = EventReader()
     list(reader.feed(b"retry: soon\n"))
     assert reader.retry_ms is None
@@ -65,7 +65,7 @@ _STREAM = b"\xef\xbb\xbfid: 1\r\ndata: a\r\rdata: \xc3\xa9\n\nevent: gap\r\ndata
 
 
 @given(PLACES)
-def test_chunks_may_be_cut_anywhere(places: list[int]) -> None:
+def test_sse_case_24_chunks_may_be_cut_anywhere(places: list[int]) -> None:
     assert _read(*cut(_STREAM, places)) == _read(_STREAM)
     assert len(_read(_STREAM)) == 3
 

@@ -128,11 +128,31 @@ def test_some_answers_have_no_body(shared: Served, method: bytes, status: int) -
             assert "transfer-encoding" not in headers
 
 
-@pytest.mark.parametrize("body", [b"ab", b"abcd"])
+@pytest.mark.parametrize("body", [b"b", b"bcd"])
 def test_a_body_of_another_length_than_announced_ends_the_connection(shared: Served, body: bytes) -> None:
-    response = _play(shared, _start((b"content-length", b"3"), (b"connection", b"close")), _body(body))
+    head = _start((b"content-length", b"3"), (b"connection", b"close"))
+    response = _play(shared, head, _body(b"a", more=True), _body(body))
     assert response.status == 200
     assert len(response.body) < 3
+
+
+@pytest.mark.parametrize("body", [b"ab", b"abcd"])
+def test_a_head_of_which_nothing_was_said_yet_is_replaced(shared: Served, body: bytes) -> None:
+    response = _play(shared, _start((b"content-length", b"3"), (b"connection", b"close")), _body(body))
+    assert (response.status, response.problem["code"]) == (500, "internal")
+
+
+def test_a_head_and_the_first_of_its_body_are_one_segment(shared: Served) -> None:
+    """Ten times: two calls of the kernel would be seen apart in some of them."""
+    assert isinstance(shared.app, Odd)
+    shared.app.script = (_start(), _body(b"first", more=True), _body(b"rest"))
+    with shared.connect() as client:
+        for _ in range(10):
+            client.send(b"GET /events HTTP/1.1\r\n" + HOST + b"\r\n")
+            received = client.sock.recv(65536)
+            assert b"5\r\nfirst\r\n" in received
+            while not received.endswith(b"0\r\n\r\n"):
+                received += client.sock.recv(65536)
 
 
 @pytest.mark.parametrize(

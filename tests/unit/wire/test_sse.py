@@ -54,14 +54,14 @@ def _lines(text: str) -> str:
 @example("ends with one\n")
 @example(" keeps its space")
 @example("\r\n")
-def test_a_text_body_arrives_line_by_line_and_forges_nothing(text: str) -> None:
+def test_sse_case_03_sse_case_04_a_text_body_arrives_line_by_line_and_forges_nothing(text: str) -> None:
     source = EventSource.read(sse.message_data(_message(text.encode()), POSITION))
     assert source.events == [Event(_lines(text), "message", POSITION)]
     assert source.reconnection_ms is None
 
 
 @given(TEXTS)
-def test_the_first_event_of_a_stream_keeps_a_bom_in_its_data(text: str) -> None:
+def test_sse_case_02_the_first_event_of_a_stream_keeps_a_bom_in_its_data(text: str) -> None:
     source = EventSource.read(sse.message_data(_message(b"\xef\xbb\xbf" + text.encode()), None))
     assert source.events == [Event("\ufeff" + _lines(text))]
 
@@ -134,10 +134,18 @@ def test_an_envelope_gives_the_very_bytes_back(body: bytes, content_type: str | 
             assert (other, base64.b64decode(value["body"])) == ("base64", body)
 
 
+@given(st.lists(TEXTS, max_size=5))
+def test_sse_case_12_events_follow_each_other_without_touching(texts: list[str]) -> None:
+    stream = b"".join(sse.message_data(_message(text.encode()), f"ep-och.{n}") for n, text in enumerate(texts))
+    assert EventSource.read(stream).events == [
+        Event(_lines(text), "message", f"ep-och.{n}") for n, text in enumerate(texts)
+    ]
+
+
 @given(st.binary(max_size=60))
 @example(b"\xff")
 @example(b"\xed\xa0\x80")
-def test_any_bytes_arrive_in_one_of_two_ways(body: bytes) -> None:
+def test_sse_case_13_any_bytes_arrive_in_one_of_two_ways(body: bytes) -> None:
     (event,) = EventSource.read(sse.message_data(_message(body), POSITION)).events
     if event.type == "binary":
         assert base64.b64decode(event.data, validate=True) == body
@@ -166,13 +174,13 @@ def test_without_a_position_there_is_no_id() -> None:
     assert b"id:" not in sse.gap("u", "slow", 1, position=None)
 
 
-def test_a_position_alone_is_remembered_and_fires_nothing() -> None:
+def test_sse_case_05_a_position_alone_is_remembered_and_fires_nothing() -> None:
     source = EventSource.read(sse.position_only(POSITION))
     assert source.events == []
     assert source.last_event_id == POSITION
 
 
-def test_retry_and_comments_fire_nothing_and_leave_the_position() -> None:
+def test_sse_case_15_retry_and_comments_fire_nothing_and_leave_the_position() -> None:
     stream = sse.retry(2345) + sse.comment("welcome") + sse.position_only(POSITION) + sse.comment() + sse.retry(10)
     source = EventSource.read(stream)
     assert source.events == []
