@@ -94,7 +94,9 @@ async def test_readers_of_a_queue_share_it_and_what_came_before_waits(target: Ta
 
 
 @pytest.mark.parametrize("way", ["fin", "rst"])
-async def test_what_was_not_handed_over_goes_to_the_next_reader(target: Target, unique: Unique, way: str) -> None:
+async def test_behaviour_37_what_was_not_handed_over_goes_to_the_next_reader(
+    target: Target, unique: Unique, way: str
+) -> None:
     """The first reader stops reading, so that prefetched messages sit in the gateway, and then vanishes."""
     queue = unique("jobs")
     path = f"/mq/mq/Queues/{queue}"
@@ -116,7 +118,9 @@ async def test_what_was_not_handed_over_goes_to_the_next_reader(target: Target, 
         await settled(target.broker, queue, 0)
 
 
-async def test_a_stalled_reader_loses_its_stream_and_nobody_else_anything(target: Target, unique: Unique) -> None:
+async def test_behaviour_36_a_stalled_reader_loses_its_stream_and_nobody_else_anything(
+    target: Target, unique: Unique
+) -> None:
     path, queue = f"/mq/mq/Topics/{unique('news')}", unique("jobs")
     body = "y" * 200_000
     closed = await target.gateway.metric("mq_gateway_streams_closed_total", reason="stalled")

@@ -80,7 +80,7 @@ async def test_not_required_is_ready_at_once(tmp_path: Path) -> None:
         assert (await ask(gateway.port, "GET", "/health/ready")).status == 200
 
 
-async def test_tls(rabbitmq: RabbitMQ, authority: Authority, tmp_path: Path, unique: Unique) -> None:
+async def test_behaviour_17_tls(rabbitmq: RabbitMQ, authority: Authority, tmp_path: Path, unique: Unique) -> None:
     _, _, port = rabbitmq.tls_address.rpartition(":")
     stranger = Authority(tmp_path / "stranger")
     tls = {**stomp(rabbitmq), "host": "localhost", "port": int(port)}
@@ -104,7 +104,7 @@ async def test_tls(rabbitmq: RabbitMQ, authority: Authority, tmp_path: Path, uni
         assert (await failed(gateway, "plain"))["code"] in ("tls", "closed_by_broker", "timeout")
 
 
-async def test_wrong_password_and_missing_vhost(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+async def test_behaviour_12_13_wrong_password_and_missing_vhost(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
     secret = "correct horse battery"
     services = {
         "password": stomp(rabbitmq, password=secret),
@@ -129,7 +129,7 @@ async def test_wrong_password_and_missing_vhost(rabbitmq: RabbitMQ, tmp_path: Pa
         assert len(gateway.broker_ports(rabbitmq)) <= 4
 
 
-async def test_wrong_password_at_activemq(make_activemq: MakeActiveMQ, tmp_path: Path) -> None:
+async def test_behaviour_12_wrong_password_at_activemq(make_activemq: MakeActiveMQ, tmp_path: Path) -> None:
     broker = await make_activemq()
     async with running(write_config(tmp_path, {"mq": stomp(broker, password="wrong")})) as gateway:
         assert (await failed(gateway, "mq", 2))["code"] == "auth_failed"
@@ -142,7 +142,7 @@ async def silent_broker() -> AsyncIterator[int]:
         yield listening.getsockname()[1]
 
 
-async def test_a_broker_that_accepts_and_says_nothing(tmp_path: Path) -> None:
+async def test_behaviour_14_a_broker_that_accepts_and_says_nothing(tmp_path: Path) -> None:
     async with silent_broker() as port:
         silent = {**NOBODY, "port": port, "connect_timeout": 8}
         services = {"silent": silent, "mem": MEMORY}

@@ -35,7 +35,9 @@ async def _publish(port: int, path: str, name: int, outcomes: dict[str, str]) ->
         return
 
 
-async def test_sigterm_under_load(broker: Broker, tmp_path: Path, stomp_client: ConnectStomp, unique: Unique) -> None:
+async def test_behaviour_40_sigterm_under_load(
+    broker: Broker, tmp_path: Path, stomp_client: ConnectStomp, unique: Unique
+) -> None:
     jobs, work, news = unique("jobs"), unique("work"), f"/mq/mq/Topics/{unique('news')}"
     client = await stomp_client(broker)
     async with running(write_config(tmp_path, {"mq": stomp(broker)}, server=SERVER)) as gateway:

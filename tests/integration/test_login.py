@@ -41,14 +41,16 @@ async def test_an_awkward_password_on_activemq(make_activemq: MakeActiveMQ) -> N
     [({"password": "wrong"}, "auth_failed"), ({"vhost": "/missing"}, "vhost_denied")],
     ids=["password", "vhost"],
 )
-async def test_a_refused_login_says_why(rabbitmq: RabbitMQ, settings: dict[str, str], fault: str) -> None:
+async def test_behaviour_12_13_a_refused_login_says_why(
+    rabbitmq: RabbitMQ, settings: dict[str, str], fault: str
+) -> None:
     login = {"user": "guest", "password": "guest", **settings}
     found = await findings(port=rabbitmq.port, **login)
     assert not found[1].good
     assert fault in found[1].text
 
 
-async def test_a_certificate_is_a_login(make_rabbitmq: MakeRabbitMQ) -> None:
+async def test_behaviour_19_a_certificate_is_a_login(make_rabbitmq: MakeRabbitMQ) -> None:
     broker = await make_rabbitmq(config={"stomp.ssl_cert_login": "true", "ssl_cert_login_from": "common_name"})
     client = broker.authority.client("robot")
     await broker.add_user("robot", "unused")
