@@ -11,7 +11,7 @@ from app.connectors.stomp import addresses
 from app.domain.link import LinkFault, LinkState
 from tests.brokers.tls import Authority
 from tests.contract.conftest import WAIT
-from tests.faults.conftest import Connect
+from tests.faults.conftest import Connect, Subject
 from tests.faults.peer import Script, ScriptedPeer
 from tests.stomp_frames import Frame
 
@@ -125,9 +125,9 @@ async def test_behaviour_08_reconnects_at_once_then_with_growing_waits(subject: 
 async def test_behaviour_20_heart_beats_go_both_ways_on_every_connection(subject: Connect) -> None:
     script = Script(connected={**RABBIT, "heart-beat": "100,100"})
     async with ScriptedPeer.listen(script) as peer, subject(peer.address, heartbeat_ms=[100, 100]) as it:
-        for number in (1, 2):
+        for number in (1, 2, 3):
             connection = await peer.connection(number)
-            await it.state(LinkState.UP)
+            await it.until(lambda epoch=number: up_in(it, epoch))  # type: ignore[misc]
             for _ in range(10):  # ten intervals: nobody gives up
                 await asyncio.sleep(0.05)
                 await connection.beat()
@@ -135,6 +135,10 @@ async def test_behaviour_20_heart_beats_go_both_ways_on_every_connection(subject
             assert it.connector.status.epoch == number
             connection.close()
             await peer.connection(number + 1)
+
+
+def up_in(it: Subject, epoch: int) -> bool:
+    return it.connector.status.epoch == epoch and it.connector.status.state is LinkState.UP
 
 
 async def test_behaviour_21_a_silent_broker_is_given_up_within_two_intervals(subject: Connect) -> None:

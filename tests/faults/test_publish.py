@@ -215,8 +215,9 @@ async def test_behaviour_40_closing_waits_for_receipts_then_disconnects(subject:
         peer.script.receipts = True
         await (await peer.connection()).release()
         await asyncio.wait_for(asyncio.gather(task, closing), WAIT)
-        await peer.frame("DISCONNECT")
+        assert (await peer.frame("DISCONNECT"))["receipt"]
         assert it.connector.status.state is LinkState.CLOSED
+        await (await peer.connection()).wait_ended()
 
 
 async def test_closing_ends_at_its_deadline(subject: Connect) -> None:
