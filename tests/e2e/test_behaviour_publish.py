@@ -242,17 +242,18 @@ async def test_behaviour_31_an_unauthorised_send_at_rabbitmq(
 
         publishers = [asyncio.create_task(publish()) for _ in range(5)]
         refused = await post(gateway.port, f"/mq/mq/Queues/{unique('secret')}", b"x")
-        begun = time.monotonic()
+
+        async def back() -> bool:
+            return (await post(gateway.port, path, b"x")).status == 200 and gateway.broker_ports(rabbitmq) != first
+
+        await eventually(back, "a new connection", 1)
         assert (refused.status, refused.code, refused.outcome) == (502, "broker_rejected", "rejected")
         assert "access to queue" in refused.json["detail"]
-        assert (await post(gateway.port, path, b"x")).status == 200
-        assert time.monotonic() - begun < 1
         stop.set()
         await asyncio.gather(*publishers)
         assert set(others) <= {(200, "confirmed"), (504, "unknown")}
         assert others[200, "confirmed"] > 0
-        (again,) = gateway.broker_ports(rabbitmq)
-        assert {again} != first
+        assert len(gateway.broker_ports(rabbitmq)) == 1
 
 
 async def test_behaviour_31_an_unauthorised_send_at_activemq(
