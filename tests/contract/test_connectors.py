@@ -49,7 +49,7 @@ async def consume(site: Site, destination: Destination, *, prefetch: int = 10) -
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(bytes(body[:12])))
-async def test_a_body_arrives_byte_for_byte(site: Site, body: bytes) -> None:
+async def test_behaviour_26_27_a_body_arrives_byte_for_byte(site: Site, body: bytes) -> None:
     queue = site.queue()
     await publish(site, queue, body, content_type="application/octet-stream")
     recorder, subscription = await consume(site, queue)
@@ -243,7 +243,7 @@ async def test_what_is_not_mapped_is_refused_before_the_wire(site: Site, fields:
     assert site.connector.status.state is LinkState.UP
 
 
-async def test_names_with_special_characters_are_one_and_the_same_queue(site: Site) -> None:
+async def test_behaviour_29_names_with_special_characters_are_one_and_the_same_queue(site: Site) -> None:
     queue = site.queue()
     uri = MqUri(queue.uri.service, queue.uri.type, f"a/b c%é-{queue.uri.name}")
     odd = Destination(uri, queue.settings)

@@ -234,14 +234,14 @@ class Sse:
         headers: dict[str, str] | None = None,
         *,
         receive_buffer: int | None = None,
-        expect: int = 200,
+        expect: int | None = 200,
     ) -> Self:
-        """Open a stream and read its first bytes; from then on it is subscribed."""
+        """Open a stream and read its first bytes; from then on it is subscribed. `expect` None takes any status."""
         http = await Http.connect(port, receive_buffer=receive_buffer)
         async with asyncio.timeout(PATIENCE):
             http.writer.write(_head("GET", target, headers, None))
             status, answered = await _read_head(http.reader)
-        assert status == expect, (target, status, await _read_body(http.reader, answered))
+        assert expect in (None, status), (target, status, await _read_body(http.reader, answered))
         stream = cls(http, status, answered)
         if status == 200:
             async with asyncio.timeout(PATIENCE):

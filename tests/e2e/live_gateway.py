@@ -90,12 +90,14 @@ class LiveGateway:
 
     # What the kernel and the broker tell.
 
-    def broker_ports(self, broker: Broker, port: int | None = None) -> set[int]:
+    def broker_ports(self, broker: Broker) -> set[int]:
         """Local ports of this process's established connections to a broker: the identity of its links."""
+        return self.ports_at(broker.port)
+
+    def ports_at(self, port: int) -> set[int]:
+        """The same for whoever listens on a port."""
         found = {
-            inode: local
-            for local, remote, state, inode in _connections()
-            if remote == (port or broker.port) and state == _ESTABLISHED
+            inode: local for local, remote, state, inode in _connections() if remote == port and state == _ESTABLISHED
         }
         return {found[inode] for inode in _sockets(self.pid) if inode in found}
 
@@ -107,6 +109,10 @@ class LiveGateway:
             " proplists:get_value(peer_port, rabbit_stomp_reader:info(P, [peer_port]))] || P <- rabbit_stomp:list()]"
         )
         return [pid for pid, port in pairs if port in ports]
+
+    def threads(self) -> int:
+        """Of the process."""
+        return len(os.listdir(f"/proc/{self.pid}/task"))
 
     def client_ports(self) -> set[int]:
         """Ports of the HTTP clients whose sockets this process still holds."""

@@ -140,7 +140,7 @@ async def test_persistence_is_the_destinations_unless_asked(served: Served) -> N
     assert await persistent("/mq/demo/Topics/events", **{"mq-persistent": "true"})
 
 
-async def test_unconfirmed_says_so(served: Served) -> None:
+async def test_behaviour_02_unconfirmed_says_so(served: Served) -> None:
     response = await served.client.post(f"{JOBS}?confirm=none", content=b"x")
     assert response.status_code == 202
     assert response.json()["confirmed"] is False

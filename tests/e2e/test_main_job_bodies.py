@@ -16,7 +16,7 @@ from tests.e2e.http_client import Http, Sse, ask, post
 LARGE = 4_000_000
 
 
-async def test_hard_bodies_arrive_byte_for_byte_at_a_stomp_client(
+async def test_behaviour_26_27_hard_bodies_arrive_byte_for_byte_at_a_stomp_client(
     target: Target, stomp_client: ConnectStomp, unique: Unique
 ) -> None:
     queue = unique("bodies")
@@ -31,7 +31,7 @@ async def test_hard_bodies_arrive_byte_for_byte_at_a_stomp_client(
         assert (received, headers["content-type"]) == (body, "application/x-hard"), name
 
 
-async def test_hard_bodies_of_a_stomp_client_arrive_at_an_event_stream(
+async def test_behaviour_26_27_hard_bodies_of_a_stomp_client_arrive_at_an_event_stream(
     target: Target, stomp_client: ConnectStomp, unique: Unique
 ) -> None:
     topic = unique("bodies")
@@ -94,7 +94,9 @@ async def test_json_goes_through_as_it_is(target: Target, stomp_client: ConnectS
     assert (refused.status, refused.code) == (400, "invalid_json")
 
 
-async def test_headers_and_properties_arrive(target: Target, stomp_client: ConnectStomp, unique: Unique) -> None:
+async def test_behaviour_23_headers_and_properties_arrive(
+    target: Target, stomp_client: ConnectStomp, unique: Unique
+) -> None:
     queue, replies = unique("headers"), unique("replies")
     client = await stomp_client(target.broker)
     await client.subscribe(f"/queue/{queue}")
@@ -123,7 +125,7 @@ async def test_headers_and_properties_arrive(target: Target, stomp_client: Conne
 
 
 @pytest.mark.parametrize("name", ["a/b", "a b", "\u00e9t\u00e9", "100%", "a;b=c", "\U0001f600", "%25"])
-async def test_a_name_is_the_same_queue_for_post_get_and_stomp(
+async def test_behaviour_29_a_name_is_the_same_queue_for_post_get_and_stomp(
     target: Target, stomp_client: ConnectStomp, unique: Unique, name: str
 ) -> None:
     queue = unique(name)

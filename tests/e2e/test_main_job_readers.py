@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
@@ -15,6 +16,8 @@ from tests.e2e.conftest import Target
 from tests.e2e.http_client import Http, Sse, eventually, get_json, post
 
 FAST = {"Content-Type": "text/plain"}
+#: Of a Topic whose configuration does not say.
+RING_BYTES = 8 << 20
 
 
 async def unacked(broker: RabbitMQ, queue: str) -> int:
@@ -33,11 +36,16 @@ async def depth(broker: Broker, queue: str) -> int:
     return await broker.depth(queue)
 
 
-async def publish(port: int, path: str, bodies: list[str]) -> None:
+async def publish(port: int, path: str, bodies: list[str]) -> float:
+    """One after the other; the seconds of the slowest."""
+    slowest = 0.0
     async with await Http.connect(port) as http:
         for body in bodies:
+            begun = time.monotonic()
             answer = await http.ask("POST", path, body.encode(), FAST)
+            slowest = max(slowest, time.monotonic() - begun)
             assert answer.status == 200, answer
+    return slowest
 
 
 async def settled(broker: Broker, queue: str, free: int) -> None:
@@ -96,7 +104,7 @@ async def test_sse_case_63_readers_of_a_queue_share_it_and_what_came_before_wait
 
 
 @pytest.mark.parametrize("way", ["fin", "rst"])
-async def test_sse_case_63_what_was_not_handed_over_goes_to_the_next_reader(
+async def test_behaviour_37_sse_case_63_what_was_not_handed_over_goes_to_the_next_reader(
     target: Target, unique: Unique, way: str
 ) -> None:
     """The first reader stops reading, so that prefetched messages sit in the gateway, and then vanishes."""
@@ -120,17 +128,25 @@ async def test_sse_case_63_what_was_not_handed_over_goes_to_the_next_reader(
         await settled(target.broker, queue, 0)
 
 
-async def test_a_stalled_reader_loses_its_stream_and_nobody_else_anything(target: Target, unique: Unique) -> None:
+async def test_behaviour_36_a_stalled_reader_loses_its_stream_and_nobody_else_anything(
+    target: Target, unique: Unique
+) -> None:
     path, queue = f"/mq/mq/Topics/{unique('news')}", unique("jobs")
     body = "y" * 200_000
     closed = await target.gateway.metric("mq_gateway_streams_closed_total", reason="stalled")
+    held = await target.gateway.metric("mq_gateway_buffer_bytes", service="mq")
     stalled = await Sse.open(target.port, f"{path}/events?slow=latest", receive_buffer=4096)
     stuck = await Sse.open(target.port, f"/mq/mq/Queues/{queue}/events", receive_buffer=4096)
     async with await Sse.open(target.port, f"{path}/events") as quick:
         reading = asyncio.create_task(quick.take(60))
-        await publish(target.port, path, [f"{number} {body}" for number in range(60)])
+        slowest = await publish(target.port, path, [f"{number} {body}" for number in range(60)])
         assert [int(event.data.split(" ")[0]) for event in await reading] == list(range(60))
-        await publish(target.port, f"/mq/mq/Queues/{queue}", [f"{number} {body}" for number in range(40)])
+        jobs = [f"{number} {body}" for number in range(40)]
+        slowest = max(slowest, await publish(target.port, f"/mq/mq/Queues/{queue}", jobs))
+        assert slowest < 1, "publishers do not feel those who do not read"
+        # Twenty million bytes came; here are the Topic's ring and the Queue's ten prefetched ones.
+        grown = await target.gateway.metric("mq_gateway_buffer_bytes", service="mq") - held
+        assert grown < RING_BYTES + 11 * len(body) + 100_000
 
         async def both_closed() -> bool:
             return await target.gateway.metric("mq_gateway_streams_closed_total", reason="stalled") == closed + 2

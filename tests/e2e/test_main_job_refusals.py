@@ -66,7 +66,7 @@ BAD_NAMES = (
 
 
 @pytest.mark.usefixtures("same_connection")
-async def test_sse_case_61_headers_of_the_brokers_and_bad_names(target: Target, unique: Unique) -> None:
+async def test_behaviour_24_25_sse_case_61_headers_of_the_brokers_and_bad_names(target: Target, unique: Unique) -> None:
     path = f"/mq/mq/Queues/{unique('refusals')}"
     async with await Http.connect(target.port) as http:
         for name in (*NAMES, *BAD_NAMES):
@@ -77,7 +77,7 @@ async def test_sse_case_61_headers_of_the_brokers_and_bad_names(target: Target, 
 
 
 @pytest.mark.usefixtures("same_connection")
-async def test_sse_case_07_values(target: Target, unique: Unique) -> None:
+async def test_behaviour_23_24_sse_case_07_values(target: Target, unique: Unique) -> None:
     path = f"/mq/mq/Queues/{unique('refusals')}"
     bad = ["a\nb", "a\rb", "a\0b", "a\n\nSEND\ndestination:/queue/stolen\n\n\0", "\x7f", "\x85", "\ud800", "\x1b[0m"]
     async with await Http.connect(target.port) as http:
@@ -102,7 +102,7 @@ async def test_sse_case_07_values(target: Target, unique: Unique) -> None:
 
 
 @pytest.mark.usefixtures("same_connection")
-async def test_typed_properties(target: Target, unique: Unique) -> None:
+async def test_behaviour_25_typed_properties(target: Target, unique: Unique) -> None:
     path = f"/mq/mq/Queues/{unique('refusals')}"
     numbers = ["abc", "-1", "1.5", "0x1", "", "1e3", "99999999999", "1_0", "\u0661"]
     given: list[tuple[str, str]] = [("Mq-Ttl-Ms", value) for value in [*numbers, "0"]]
@@ -132,7 +132,7 @@ async def test_typed_properties(target: Target, unique: Unique) -> None:
 
 
 @pytest.mark.usefixtures("same_connection")
-async def test_how_many_and_how_large(target: Target, unique: Unique, stomp_client: ConnectStomp) -> None:
+async def test_behaviour_24_how_many_and_how_large(target: Target, unique: Unique, stomp_client: ConnectStomp) -> None:
     queue = unique("refusals")
     path = f"/mq/mq/Queues/{queue}"
     async with await Http.connect(target.port) as http:
@@ -209,7 +209,7 @@ PATHS = [
 
 
 @pytest.mark.usefixtures("same_connection")
-async def test_sse_case_58_names(target: Target) -> None:
+async def test_behaviour_30_sse_case_58_names(target: Target) -> None:
     async with await Http.connect(target.port) as http:
         for name in PATHS:
             for kind in ("Queues", "Topics"):

@@ -95,7 +95,7 @@ async def _kill_and_start(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("fault", [_stop_and_start, _kill_and_start])
-async def test_sse_case_52_broker_restarted_under_load(
+async def test_behaviour_08_09_11_sse_case_52_broker_restarted_under_load(
     own_broker: Broker,
     tmp_path: Path,
     stomp_client: ConnectStomp,
@@ -105,6 +105,10 @@ async def test_sse_case_52_broker_restarted_under_load(
     news, work, jobs = f"/mq/mq/Topics/{unique('news')}", f"/mq/mq/Queues/{unique('work')}", unique("jobs")
     async with running(write_config(tmp_path, {"mq": stomp(own_broker)})) as gateway:
         await gateway.until_up("mq")
+        kept = unique("kept")
+        for body, persistent in (("transient", "false"), ("persistent", "true")):
+            answer = await post(gateway.port, f"/mq/mq/Queues/{kept}", body, {"Mq-Persistent": persistent})
+            assert (answer.status, answer.json["persistent"]) == (200, persistent == "true")
         topic = await Sse.open(gateway.port, f"{news}/events")
         queue = await Sse.open(gateway.port, f"{work}/events?format=envelope")
         assert (await post(gateway.port, news, "before")).status == 200
@@ -134,6 +138,10 @@ async def test_sse_case_52_broker_restarted_under_load(
         assert names == ["message", "gap"]
 
     client = await stomp_client(own_broker)
+    # Before they went away both were there: the broker had confirmed both.
+    subscription = await client.subscribe(f"/queue/{kept}")
+    assert await _everything(client.next_message) == [b"persistent"]
+    await client.unsubscribe(subscription)
     await client.subscribe(f"/queue/{jobs}")
     found = {body.decode() for body in await _everything(client.next_message)}
     lost = load.by_outcome["confirmed"] - found
@@ -190,3 +198,26 @@ async def test_a_paused_broker_hurts_only_its_own_service(own_broker: Broker, tm
         assert sorted(seconds)[len(seconds) * 9 // 10] < 0.1
         await gateway.until_up("mq")
         assert (await post(gateway.port, "/mq/mq/Queues/jobs?timeout=10", b"x")).status == 200
+
+
+async def test_behaviour_05_a_broker_that_stops_after_the_send_ends_as_unknown(
+    own_broker: Broker, tmp_path: Path, stomp_client: ConnectStomp, unique: Unique
+) -> None:
+    queue = unique("stopped")
+    async with running(write_config(tmp_path, {"mq": stomp(own_broker)})) as gateway:
+        await gateway.until_up("mq")
+        assert (await post(gateway.port, f"/mq/mq/Queues/{queue}", b"before")).status == 200
+        await own_broker.pause()
+        try:
+            begun = time.monotonic()
+            answer = await post(gateway.port, f"/mq/mq/Queues/{queue}?timeout=1", b"stopped")
+            seconds = time.monotonic() - begun
+        finally:
+            await own_broker.resume()
+        assert (answer.status, answer.code, answer.outcome) == (504, "confirm_timeout", "unknown")
+        assert "may have been delivered" in answer.json["detail"]
+        assert 1 <= seconds < 3
+        # And so it was: the frame waited in the socket.
+        client = await stomp_client(own_broker)
+        await client.subscribe(f"/queue/{queue}")
+        assert await client.messages(2) == [b"before", b"stopped"]

@@ -15,6 +15,7 @@ from tests.brokers.fixtures import ConnectStomp, Unique
 from tests.brokers.process import accepts
 from tests.e2e.http_client import Http, Sse, eventually, post
 from tests.e2e.live_gateway import MEMORY, running, stomp, write_config
+from tests.faults.peer import ScriptedPeer
 
 DRAIN = 5
 SERVER = {"drain_seconds": DRAIN, "write_timeout": 60}
@@ -35,7 +36,9 @@ async def _publish(port: int, path: str, name: int, outcomes: dict[str, str]) ->
         return
 
 
-async def test_sigterm_under_load(broker: Broker, tmp_path: Path, stomp_client: ConnectStomp, unique: Unique) -> None:
+async def test_behaviour_40_sigterm_under_load(
+    broker: Broker, tmp_path: Path, stomp_client: ConnectStomp, unique: Unique
+) -> None:
     jobs, work, news = unique("jobs"), unique("work"), f"/mq/mq/Topics/{unique('news')}"
     client = await stomp_client(broker)
     async with running(write_config(tmp_path, {"mq": stomp(broker)}, server=SERVER)) as gateway:
@@ -88,6 +91,38 @@ async def test_sigterm_under_load(broker: Broker, tmp_path: Path, stomp_client: 
         given_back.append(int((await client.next_message())[1].split(b" ")[0]))
     assert len(given_back) >= 10
     assert sorted(given_back) == list(range(20 - len(given_back), 20))
+
+
+async def test_behaviour_40_what_the_broker_sees_of_an_orderly_end(tmp_path: Path) -> None:
+    async with ScriptedPeer.listen() as peer:
+        service = {"mq_type": "Stomp", "host": peer.host, "port": peer.port, "allow_undeclared": True}
+        async with running(write_config(tmp_path, {"mq": service}, server=SERVER)) as gateway:
+            await gateway.until_up("mq")
+            stream = await Sse.open(gateway.port, "/mq/mq/Queues/work/events")
+            subscribed = await peer.frame("SUBSCRIBE")
+            peer.script.receipts = False
+            pending = asyncio.create_task(post(gateway.port, "/mq/mq/Queues/jobs?timeout=20", b"x"))
+            connection, frame = await peer.frame_from("SEND")
+            begun = time.monotonic()
+            gateway.signal(signal.SIGTERM)
+
+            async def refuses() -> bool:
+                return not accepts(gateway.port)
+
+            await eventually(refuses, "the end of listening")
+            assert not pending.done(), "what is in flight is waited for"
+            peer.script.receipts = True
+            await connection.release(frame["receipt"])
+            assert (await pending).status == 200
+            assert (await peer.frame("UNSUBSCRIBE"))["id"] == subscribed["id"]
+            while connection.held:
+                await connection.release()
+            assert (await peer.frame("DISCONNECT"))["receipt"]
+            assert await stream.rest() == []
+            assert await gateway.ended(DRAIN + 5) == 0
+            assert time.monotonic() - begun < 10
+            assert [frame.command for frame in connection.received][-1] == "DISCONNECT"
+            assert len(peer.connections) == 1
 
 
 async def test_sse_case_48_the_retries_of_many_streams_are_spread(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ async def held(peer: ScriptedPeer, number: int) -> list[str]:
     return [frame["receipt"] for frame in await peer.frames("SEND", number)]
 
 
-async def test_receipts_out_of_order_resolve_the_right_requests(subject: Connect) -> None:
+async def test_behaviour_04_receipts_out_of_order_resolve_the_right_requests(subject: Connect) -> None:
     async with ScriptedPeer.listen(Script(receipts=False)) as peer, subject(peer.address) as it:
         tasks = [it.putting(b"%d" % number) for number in range(5)]
         receipts = await held(peer, 5)
@@ -46,7 +46,7 @@ async def test_receipts_out_of_order_resolve_the_right_requests(subject: Connect
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "half_close"])
-async def test_a_cut_ends_all_that_is_pending_as_unknown(subject: Connect, how: str) -> None:
+async def test_behaviour_06_a_cut_ends_all_that_is_pending_as_unknown(subject: Connect, how: str) -> None:
     async with ScriptedPeer.listen(Script(receipts=False)) as peer, subject(peer.address) as it:
         tasks = [it.putting() for _ in range(20)]
         await held(peer, 20)
@@ -107,7 +107,7 @@ async def test_an_error_that_fits_two_requests_blames_neither(subject: Connect) 
         assert it.events == ["error_unattributed"]
 
 
-async def test_a_link_that_is_connecting_is_waited_for(subject: Connect) -> None:
+async def test_behaviour_07_a_link_that_is_connecting_is_waited_for(subject: Connect) -> None:
     async with ScriptedPeer.listen(Script(connected=None)) as peer, subject(peer.address, up=False) as it:
         waiting = it.putting()
         await peer.frame("CONNECT")
@@ -124,7 +124,7 @@ async def test_the_timeout_covers_the_waiting_for_a_link(subject: Connect) -> No
         assert peer.count("SEND") == 0
 
 
-async def test_a_link_that_is_down_answers_at_once(subject: Connect) -> None:
+async def test_behaviour_07_a_link_that_is_down_answers_at_once(subject: Connect) -> None:
     async with ScriptedPeer.listen() as peer:
         address = peer.address
     async with subject(address, up=False, reconnect={"initial": 10, "jitter": 0}) as it:
@@ -136,7 +136,7 @@ async def test_a_link_that_is_down_answers_at_once(subject: Connect) -> None:
         assert "refused" in str(caught.value)
 
 
-async def test_the_window_is_bounded(subject: Connect) -> None:
+async def test_behaviour_07_the_window_is_bounded(subject: Connect) -> None:
     async with ScriptedPeer.listen(Script(receipts=False)) as peer, subject(peer.address, window=2) as it:
         tasks = [it.putting(), it.putting()]
         await held(peer, 2)
@@ -204,7 +204,7 @@ async def test_queue_arguments_go_with_the_first_send_of_a_session(subject: Conn
         assert ["x-queue-type" in frame.headers for frame in sent] == [True, False, True]
 
 
-async def test_closing_waits_for_receipts_then_disconnects(subject: Connect) -> None:
+async def test_behaviour_40_closing_waits_for_receipts_then_disconnects(subject: Connect) -> None:
     async with ScriptedPeer.listen(Script(receipts=False)) as peer, subject(peer.address) as it:
         task = it.putting()
         await held(peer, 1)
@@ -215,8 +215,9 @@ async def test_closing_waits_for_receipts_then_disconnects(subject: Connect) -> 
         peer.script.receipts = True
         await (await peer.connection()).release()
         await asyncio.wait_for(asyncio.gather(task, closing), WAIT)
-        await peer.frame("DISCONNECT")
+        assert (await peer.frame("DISCONNECT"))["receipt"]
         assert it.connector.status.state is LinkState.CLOSED
+        await (await peer.connection()).wait_ended()
 
 
 async def test_closing_ends_at_its_deadline(subject: Connect) -> None:

@@ -20,7 +20,7 @@ RABBIT = {"version": "1.2", "server": "RabbitMQ/3.10.8"}
 ACTIVE = {"version": "1.2", "server": "ActiveMQ/5.17.2"}
 
 
-async def test_after_a_reconnect_the_subscription_stands_under_a_new_id(subject: Connect) -> None:
+async def test_behaviour_10_after_a_reconnect_the_subscription_stands_under_a_new_id(subject: Connect) -> None:
     async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
         recorder, subscription = await it.consume(queue())
         first, old = await peer.frame_from("SUBSCRIBE")
@@ -57,7 +57,7 @@ async def test_what_a_subscription_asks_for(subject: Connect) -> None:
         assert (await peer.frame("SUBSCRIBE"))["destination"] == "/amq/queue/existing"
 
 
-async def test_a_refused_subscription_leaves_the_others_alone(subject: Connect) -> None:
+async def test_behaviour_32_a_refused_subscription_leaves_the_others_alone(subject: Connect) -> None:
     async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
         recorder, _ = await it.consume(topic("good"))
         connection, good = await peer.frame_from("SUBSCRIBE")
@@ -71,7 +71,7 @@ async def test_a_refused_subscription_leaves_the_others_alone(subject: Connect) 
         assert (await recorder.next()).message.body == b"still here"
 
 
-async def test_an_error_then_a_receipt_then_the_end_is_a_refusal(subject: Connect) -> None:
+async def test_behaviour_32_an_error_then_a_receipt_then_the_end_is_a_refusal(subject: Connect) -> None:
     """RabbitMQ 3.10.8 sends a RECEIPT for a SUBSCRIBE it just refused."""
     async with ScriptedPeer.listen(Script(connected=RABBIT, receipts=False)) as peer, subject(peer.address) as it:
         refused = asyncio.ensure_future(it.consume(queue("gone", declare=False)))
@@ -105,7 +105,7 @@ async def test_a_subscription_nobody_waits_for_is_ended(subject: Connect, cancel
         assert (await peer.frame("UNSUBSCRIBE"))["id"] == asked["id"]
 
 
-async def test_the_broker_may_end_one_subscription(subject: Connect) -> None:
+async def test_behaviour_33_the_broker_may_end_one_subscription(subject: Connect) -> None:
     async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
         doomed, subscription = await it.consume(queue("doomed"))
         other, _ = await it.consume(queue("other"))

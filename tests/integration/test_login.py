@@ -8,7 +8,7 @@ import pytest
 
 from app.config.settings import ServiceSettings
 from app.gateway.probe import Finding, probe
-from tests.brokers.fixtures import MakeActiveMQ, MakeRabbitMQ
+from tests.brokers.fixtures import MakeActiveMQ
 from tests.brokers.rabbitmq import RabbitMQ
 
 AWKWARD = "p:a\\s\\\\w #ö€ "
@@ -41,27 +41,13 @@ async def test_an_awkward_password_on_activemq(make_activemq: MakeActiveMQ) -> N
     [({"password": "wrong"}, "auth_failed"), ({"vhost": "/missing"}, "vhost_denied")],
     ids=["password", "vhost"],
 )
-async def test_a_refused_login_says_why(rabbitmq: RabbitMQ, settings: dict[str, str], fault: str) -> None:
+async def test_behaviour_12_13_a_refused_login_says_why(
+    rabbitmq: RabbitMQ, settings: dict[str, str], fault: str
+) -> None:
     login = {"user": "guest", "password": "guest", **settings}
     found = await findings(port=rabbitmq.port, **login)
     assert not found[1].good
     assert fault in found[1].text
-
-
-async def test_a_certificate_is_a_login(make_rabbitmq: MakeRabbitMQ) -> None:
-    broker = await make_rabbitmq(config={"stomp.ssl_cert_login": "true", "ssl_cert_login_from": "common_name"})
-    client = broker.authority.client("robot")
-    await broker.add_user("robot", "unused")
-    await broker.set_permissions("robot")
-    host, _, port = broker.tls_address.partition(":")
-    tls = {
-        "ca_file": str(broker.authority.ca_file),
-        "cert_file": str(client.cert_file),
-        "key_file": str(client.key_file),
-    }
-    found = await findings(host=host, port=port, tls=tls)
-    assert found[1].good, found
-    assert "TLSv1" in found[1].text
 
 
 async def test_a_line_end_in_a_password_goes_nowhere(rabbitmq: RabbitMQ) -> None:
