@@ -32,7 +32,7 @@ async def test_each_has_a_connection_and_the_client_id_is_the_consuming_one_s(su
         assert len(peer.connections) == 2
 
 
-async def test_acks_pass_while_the_broker_reads_nothing_that_is_published(subject: Connect) -> None:
+async def test_behaviour_35_acks_pass_while_the_broker_reads_nothing_that_is_published(subject: Connect) -> None:
     async with ScriptedPeer.listen(Script(connected=RABBIT)) as peer, subject(peer.address, **SPLIT) as it:
         await it.put()
         publishing, _ = await peer.frame_from("SEND")

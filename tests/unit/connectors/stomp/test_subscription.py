@@ -376,7 +376,7 @@ async def test_closing_on_a_connection_that_just_ended_sends_nothing() -> None:
     assert bench.session.commands() == ["SUBSCRIBE"]
 
 
-async def test_what_waits_too_long_goes_back_before_the_broker_loses_patience() -> None:
+async def test_behaviour_38_what_waits_too_long_goes_back_before_the_broker_loses_patience() -> None:
     bench = Bench(patience=0.05)
     await bench.establish()
     answered, late = bench.message(1), bench.message(2)
