@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from app.api.exchange import ClientGone, Exchange
 from app.domain.errors import BodyTooLarge, MalformedRequest, UnsupportedEncoding
 from app.domain.pace import BODY_RATE, time_left
-from app.gateway.budget import Budget
+from app.gateway.budget import Held
 from app.http1.deadline import Deadline
+
+#: Memory that grows with the body, and is given back at the end of the block.
+Hold = Callable[[], AbstractContextManager[Held]]
 
 
 def check_encoding(exchange: Exchange) -> None:
@@ -25,8 +29,8 @@ def _too_large(cap: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body has more than the {cap} bytes this destination takes")
 
 
-async def read_body(exchange: Exchange, budget: Budget, *, cap: int, patience: float) -> bytes:
-    """The whole body, at most `cap` bytes; what has arrived of it is held in `budget` until it is whole.
+async def read_body(exchange: Exchange, hold: Hold, *, cap: int, patience: float) -> bytes:
+    """The whole body, at most `cap` bytes; what has arrived of it is held with `hold` until it is whole.
 
     A Content-Length above the cap is refused before anything is read, also before a `100 Continue`; a chunked
     body as soon as it crosses the cap. Raises BodyTooLarge, Overloaded, MalformedRequest when it comes slower
@@ -36,7 +40,7 @@ async def read_body(exchange: Exchange, budget: Budget, *, cap: int, patience: f
     length = _content_length(exchange)
     if length is not None and length > cap:
         raise _too_large(cap)
-    body = await (_read(exchange, budget, cap) if exchange.is_watched else _in_time(exchange, budget, cap, patience))
+    body = await (_read(exchange, hold, cap) if exchange.is_watched else _in_time(exchange, hold, cap, patience))
     if length is not None and length != len(body):
         raise ClientGone  # the server's framing sees to this already; the rule is worth a second guard
     exchange.body_read = True
@@ -48,7 +52,7 @@ def _content_length(exchange: Exchange) -> int | None:
     return int(value) if value is not None and value.isdigit() else None
 
 
-async def _in_time(exchange: Exchange, budget: Budget, cap: int, patience: float) -> bytes:
+async def _in_time(exchange: Exchange, hold: Hold, cap: int, patience: float) -> bytes:
     """For servers that have no deadline of their own for a body that does not come."""
     loop = asyncio.get_running_loop()
     try:
@@ -57,7 +61,7 @@ async def _in_time(exchange: Exchange, budget: Budget, cap: int, patience: float
             deadline.start(patience)
             try:
                 return await _read(
-                    exchange, budget, cap, lambda size: deadline.start(time_left(deadline.left(), size, patience))
+                    exchange, hold, cap, lambda size: deadline.start(time_left(deadline.left(), size, patience))
                 )
             finally:
                 deadline.release()
@@ -71,21 +75,21 @@ def _nothing(_size: int) -> None:
     """Where the server sees to the pace."""
 
 
-async def _read(exchange: Exchange, budget: Budget, cap: int, came: Callable[[int], None] = _nothing) -> bytes:
+async def _read(exchange: Exchange, hold: Hold, cap: int, came: Callable[[int], None] = _nothing) -> bytes:
     """The whole body; `came` is told the bytes of each piece that is not the last one."""
     body, more = await _next_piece(exchange)
     if len(body) > cap:
         raise _too_large(cap)
-    return await _gather(exchange, budget, cap, body, came) if more else body
+    return await _gather(exchange, hold, cap, body, came) if more else body
 
 
-async def _gather(exchange: Exchange, budget: Budget, cap: int, piece: bytes, came: Callable[[int], None]) -> bytes:
+async def _gather(exchange: Exchange, hold: Hold, cap: int, piece: bytes, came: Callable[[int], None]) -> bytes:
     """A body that comes in pieces, in one buffer: a piece of one byte costs one byte.
 
     Reserved as it arrives: what was only announced costs nobody.
     """
     body, more = bytearray(), True
-    with budget.holding() as held:
+    with hold() as held:
         while True:
             if len(body) + len(piece) > cap:
                 raise _too_large(cap)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from json.encoder import encode_basestring
 
 from prometheus_client import Counter, Histogram
@@ -91,7 +92,8 @@ class _Attempt:
         _check_size(request, limits)
         _check_reply_to(gateway, destination, request)
         cap = gateway.body_limit(destination)
-        body = await read_body(self.exchange, gateway.budget, cap=cap, patience=server.idle_timeout)
+        hold = partial(gateway.budget.holding, self.service)
+        body = await read_body(self.exchange, hold, cap=cap, patience=server.idle_timeout)
         return await self._publish(gateway, destination, _publication(destination, request, body), request)
 
     async def _publish(

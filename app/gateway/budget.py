@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from app.domain.errors import Overloaded
 
@@ -14,6 +16,9 @@ _KNOWN_FOR = 0.1
 _LOOK_EVERY = 65_536
 #: When they have to, they free this part of the limit more, so that it is not soon asked for again.
 _SPARE_PART = 64
+#: A service may hold so many times what is left free (a dynamic threshold): one whose broker takes nothing ends at
+#: four fifths of all, two such at four ninths each, and something is left for the others.
+_SHARE = 4
 
 
 def _nothing(_wanted: int) -> None:
@@ -51,25 +56,32 @@ class Budget:
         self._held = 0
         self._known_until = 0.0
         self._grown = 0
+        self._shares: defaultdict[str, int] = defaultdict(int)
         self.reserved = 0
 
     @contextmanager
-    def reserve(self, size: int) -> Iterator[None]:
+    def reserve(self, service: str, size: int) -> Iterator[None]:
         """Hold `size` bytes for the length of the block; raises Overloaded where they are not to be had."""
-        self._take(size)
+        self._take(service, size)
         try:
             yield
         finally:
-            self.reserved -= size
+            self._give_back(service, size)
 
     @contextmanager
-    def holding(self) -> Iterator[Held]:
+    def holding(self, service: str) -> Iterator[Held]:
         """Hold what grows piece by piece; all of it is given back at the end of the block."""
-        held = Held(self._take)
+        held = Held(partial(self._take, service))
         try:
             yield held
         finally:
-            self.reserved -= held.size
+            self._give_back(service, held.size)
+
+    def _give_back(self, service: str, size: int) -> None:
+        self.reserved -= size
+        self._shares[service] -= size
+        if not self._shares[service]:
+            del self._shares[service]
 
     def grew(self, size: int) -> None:
         """A ring holds `size` bytes more, or less where negative; rings give way where all is too much."""
@@ -87,10 +99,18 @@ class Budget:
             self._give_way(self._lacking(0) + self._limit // _SPARE_PART)
             self._count()
 
-    def _take(self, size: int) -> None:
+    def _take(self, service: str, size: int) -> None:
         self._know()
+        share = self._shares.get(service, 0)
+        # What has to be left free beside it; nothing beside the first, which is nobody's fault.
+        free = -(-(share + size) // _SHARE) if share else 0
+        if self._lacking(size + free) > 0:
+            self._make_place(size + free)
         if self._lacking(size) > 0:
-            self._make_place(size)
+            raise Overloaded(f"more than {self._limit} bytes are in flight and buffered", retry_after=1)
+        if self._lacking(size + free) > 0:
+            raise Overloaded(f"publishes to {service} hold {share} bytes, their share of the memory", retry_after=1)
+        self._shares[service] = share + size
         self.reserved += size
 
     def _lacking(self, size: int) -> int:
@@ -110,5 +130,3 @@ class Budget:
         if 0 < self._lacking(size) <= self._held:
             self._give_way(self._lacking(size))
             self._count()
-        if self._lacking(size) > 0:
-            raise Overloaded(f"more than {self._limit} bytes are in flight and buffered", retry_after=1)

@@ -197,7 +197,7 @@ class Gateway:
         self._refuse_new_work()
         self.check(destination, publication)
         connector = self._registry.connector(destination.uri.service)
-        with self.budget.reserve(_size(publication)):
+        with self.budget.reserve(destination.uri.service, _size(publication)):
             await connector.publish(destination, publication, timeout=timeout, confirm=confirm)
         self._counters.used(destination.uri).published += 1
         return Published(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable
 from enum import Enum
@@ -86,7 +85,7 @@ class Connection(HttpToolsProtocol):
         self._extensions["mq_gateway"] = {
             "abort": self.abort,
             "write_buffer_size": transport.get_write_buffer_size,
-            "write_through": functools.partial(transport.set_write_buffer_limits, high=0),
+            "write_through": self._write_through,
             "is_closing": transport.is_closing,
             "on_disconnect": self._on_disconnect,
         }
@@ -127,6 +126,10 @@ class Connection(HttpToolsProtocol):
         reset(self.transport)
 
     # -- for the application --
+
+    def _write_through(self) -> None:
+        if not self.transport.is_closing():  # the client may have gone before its request was looked at
+            self.transport.set_write_buffer_limits(high=0)
 
     def _on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         key = object()

@@ -173,6 +173,7 @@ async def running(config: Path, *, clean: bool = True, **environment: str) -> As
         async with asyncio.timeout(START_SECONDS):
             await asyncio.to_thread(gateway.await_start)
         yield gateway
-        assert not clean or gateway.problems() == []
+        problems = gateway.problems() if clean else []
+        assert problems == [], problems
     finally:
         gateway.kill()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from starlette.types import Message, Receive
 
-from app.api.body import check_encoding, read_body
+from app.api.body import Hold, check_encoding, read_body
 from app.api.exchange import ClientGone
 from app.domain.errors import BodyTooLarge, InvalidHeader, MalformedRequest, Overloaded, UnsupportedEncoding
 from app.gateway.budget import Budget
@@ -20,8 +21,12 @@ def _budget(limit: int = 1 << 20) -> Budget:
     return Budget(limit, int)
 
 
+def _hold(budget: Budget) -> Hold:
+    return partial(budget.holding, "svc")
+
+
 async def _read(call: Call, *, cap: int = 10, budget: Budget | None = None) -> bytes:
-    return await read_body(call.exchange(), budget or _budget(), cap=cap, patience=5)
+    return await read_body(call.exchange(), _hold(budget or _budget()), cap=cap, patience=5)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +42,7 @@ async def _read(call: Call, *, cap: int = 10, budget: Budget | None = None) -> b
 async def test_a_body_comes_whole(pieces: list[Message], body: bytes) -> None:
     call = Call(receives=pieces)
     exchange = call.exchange()
-    assert await read_body(exchange, _budget(), cap=10, patience=5) == body
+    assert await read_body(exchange, _hold(_budget()), cap=10, patience=5) == body
     assert exchange.body_read
 
 
@@ -95,7 +100,7 @@ async def test_what_arrives_is_held_in_the_budget() -> None:
 
 async def test_a_server_without_deadlines_gets_ours() -> None:
     with pytest.raises(MalformedRequest, match=r"0\.01 seconds"):
-        await read_body(Call(receives=[]).exchange(), _budget(), cap=10, patience=0.01)
+        await read_body(Call(receives=[]).exchange(), _hold(_budget()), cap=10, patience=0.01)
 
 
 def _slowly(size: int, every: float) -> Receive:
@@ -113,7 +118,7 @@ async def test_a_drip_does_not_hold_the_deadline_off() -> None:
     exchange.receive = _slowly(1, 0.005)
     with pytest.raises(MalformedRequest, match=r"0\.1 seconds.* 1024 bytes"):
         async with asyncio.timeout(5):
-            await read_body(exchange, budget, cap=1 << 20, patience=0.1)
+            await read_body(exchange, _hold(budget), cap=1 << 20, patience=0.1)
     assert budget.reserved == 0
 
 
@@ -121,7 +126,7 @@ async def test_a_slow_body_may_take_longer_than_the_patience() -> None:
     exchange, budget = Call().exchange(), _budget()
     exchange.receive = _slowly(1024, 0.1)
     with pytest.raises(BodyTooLarge):  # where this one ends, after 0.6 seconds
-        await read_body(exchange, budget, cap=5 * 1024, patience=0.4)
+        await read_body(exchange, _hold(budget), cap=5 * 1024, patience=0.4)
     assert budget.reserved == 0
 
 
@@ -146,7 +151,7 @@ async def test_a_byte_in_a_piece_of_its_own_costs_a_byte(seam: dict[str, object]
     exchange.receive = _dripping(size, lambda: seen.extend([tracemalloc.get_traced_memory()[0], budget.reserved]))
     tracemalloc.start()
     try:
-        body = await read_body(exchange, budget, cap=size, patience=30)
+        body = await read_body(exchange, _hold(budget), cap=size, patience=30)
     finally:
         tracemalloc.stop()
     assert len(body) == size
@@ -167,7 +172,7 @@ async def test_a_request_that_is_cancelled_gives_its_bytes_back(seam: dict[str, 
         return pieces.pop()
 
     exchange.receive = receive
-    reading = asyncio.create_task(read_body(exchange, budget, cap=10, patience=5))
+    reading = asyncio.create_task(read_body(exchange, _hold(budget), cap=10, patience=5))
     await waits.wait()
     assert budget.reserved == 4
     reading.cancel()

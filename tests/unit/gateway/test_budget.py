@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
 from app.domain.errors import Overloaded
@@ -28,9 +30,9 @@ class Elsewhere:
 
 def test_what_is_reserved_is_held_until_the_end_of_the_block() -> None:
     budget = Budget(100, int)
-    with budget.reserve(60), budget.reserve(40):
+    with budget.reserve("a", 60), budget.reserve("b", 40):
         assert budget.reserved == 100
-        with pytest.raises(Overloaded) as caught, budget.reserve(1):
+        with pytest.raises(Overloaded) as caught, budget.reserve("c", 1):
             raise AssertionError("not reached")
         assert caught.value.retry_after == 1
     assert budget.reserved == 0
@@ -38,30 +40,30 @@ def test_what_is_reserved_is_held_until_the_end_of_the_block() -> None:
 
 def test_an_error_inside_the_block_frees_it() -> None:
     budget = Budget(100, int)
-    with pytest.raises(KeyError), budget.reserve(60):
+    with pytest.raises(KeyError), budget.reserve("a", 60):
         raise KeyError
     assert budget.reserved == 0
 
 
 def test_what_grows_is_held_until_the_end_of_the_block() -> None:
     budget = Budget(100, int)
-    with budget.holding() as held:
+    with budget.holding("a") as held:
         assert budget.reserved == 0
         held.grow(60)
         held.grow(0)
-        held.grow(40)
-        assert (held.size, budget.reserved) == (100, 100)
+        held.grow(20)
+        assert (held.size, budget.reserved) == (80, 80)
     assert budget.reserved == 0
 
 
 def test_what_cannot_grow_holds_on_to_what_it_has() -> None:
     budget = Budget(100, int)
-    with budget.reserve(30), budget.holding() as held:
-        held.grow(60)
+    with budget.reserve("a", 30), budget.holding("b") as held:
+        held.grow(50)
         with pytest.raises(Overloaded):
-            held.grow(11)
-        assert (held.size, budget.reserved) == (60, 90)
-        held.grow(10)
+            held.grow(21)
+        assert (held.size, budget.reserved) == (50, 80)
+        held.grow(6)
     assert budget.reserved == 0
 
 
@@ -69,7 +71,7 @@ def test_an_error_while_it_grows_frees_it() -> None:
     budget = Budget(100, int)
 
     def fail() -> None:
-        with budget.holding() as held:
+        with budget.holding("a") as held:
             held.grow(60)
             raise KeyError
 
@@ -80,24 +82,24 @@ def test_an_error_while_it_grows_frees_it() -> None:
 
 def test_rings_give_way_to_what_grows() -> None:
     rings = Elsewhere(held=95)
-    with Budget(100, rings.count, rings.give_way).holding() as held:
+    with Budget(100, rings.count, rings.give_way).holding("a") as held:
         held.grow(5)
         held.grow(15)
-        assert rings.asked == [15]
+        assert rings.asked == [20]  # and a quarter of what it then holds stays free
 
 
 def test_what_is_held_elsewhere_counts() -> None:
     budget = Budget(100, Elsewhere(held=70).count)
-    with budget.reserve(30):
+    with budget.reserve("a", 30):
         pass
-    with pytest.raises(Overloaded), budget.reserve(31):
+    with pytest.raises(Overloaded), budget.reserve("a", 31):
         raise AssertionError("not reached")
 
 
 def test_rings_give_way_before_anybody_is_refused() -> None:
     rings = Elsewhere(held=95)
     budget = Budget(100, rings.count, rings.give_way)
-    with budget.reserve(20):
+    with budget.reserve("a", 20):
         assert rings.asked == [15]
         assert rings.held == 80
 
@@ -105,7 +107,7 @@ def test_rings_give_way_before_anybody_is_refused() -> None:
 def test_rings_that_cannot_give_enough_are_not_emptied_for_nothing() -> None:
     rings = Elsewhere(held=30)
     budget = Budget(100, rings.count, rings.give_way)
-    with budget.reserve(90), pytest.raises(Overloaded), budget.reserve(101):
+    with budget.reserve("a", 90), pytest.raises(Overloaded), budget.reserve("b", 101):
         raise AssertionError("not reached")
     assert rings.asked == [20]
     assert budget.reserved == 0
@@ -114,7 +116,7 @@ def test_rings_that_cannot_give_enough_are_not_emptied_for_nothing() -> None:
 def test_what_rings_keep_for_themselves_refuses() -> None:
     rings = Elsewhere(held=95)
     rings.least = 90
-    with pytest.raises(Overloaded), Budget(100, rings.count, rings.give_way).reserve(20):
+    with pytest.raises(Overloaded), Budget(100, rings.count, rings.give_way).reserve("a", 20):
         raise AssertionError("not reached")
 
 
@@ -124,28 +126,28 @@ def test_counting_is_not_done_for_every_body(monkeypatch: pytest.MonkeyPatch) ->
     rings = Elsewhere(held=10)
     budget = Budget(1000, rings.count)
     for _ in range(50):
-        with budget.reserve(1):
+        with budget.reserve("a", 1):
             pass
     assert rings.counted == 1
     now[0] += 1
-    with budget.reserve(1):
+    with budget.reserve("a", 1):
         assert rings.counted == 2
 
 
 def test_before_a_refusal_it_is_counted_anew() -> None:
     rings = Elsewhere(held=90)
     budget = Budget(100, rings.count)
-    with budget.reserve(5):
+    with budget.reserve("a", 5):
         pass
     rings.held = 0
-    with budget.reserve(50):
+    with budget.reserve("a", 50):
         assert budget.reserved == 50
 
 
 def test_rings_that_grow_give_way_with_some_to_spare() -> None:
     rings = Elsewhere()
     budget = Budget(1 << 20, rings.count, rings.give_way)
-    with budget.reserve(1000):
+    with budget.reserve("a", 1000):
         for _ in range(300):
             rings.held += 4096
             budget.grew(4096)
@@ -177,3 +179,37 @@ def test_what_only_seems_too_much_is_counted_and_stays(monkeypatch: pytest.Monke
     budget.grew(80_000)
     assert rings.counted == 2
     assert rings.asked == []
+
+
+def test_a_service_never_takes_what_the_others_need() -> None:
+    budget = Budget(1000, int)
+    with ExitStack() as hog:
+        while budget.reserved < 800:
+            hog.enter_context(budget.reserve("dead", 10))
+        with pytest.raises(Overloaded, match="publishes to dead hold 800 bytes"):
+            hog.enter_context(budget.reserve("dead", 10))
+        with budget.reserve("alive", 100), budget.reserve("alive", 10):
+            pass
+        # Two such leave something for a third, whoever came first.
+        with ExitStack() as second:
+            while budget.reserved < 960:
+                second.enter_context(budget.reserve("dying", 10))
+            with pytest.raises(Overloaded, match="publishes to dying"):
+                second.enter_context(budget.reserve("dying", 10))
+            with budget.reserve("alive", 10):
+                pass
+    assert budget.reserved == 0
+    assert budget._shares == {}
+
+
+def test_the_first_of_a_service_may_have_all_that_is_free() -> None:
+    budget = Budget(1000, int)
+    with budget.reserve("a", 1000):
+        pass
+
+
+def test_rings_give_way_before_a_share_is_too_large() -> None:
+    rings = Elsewhere(held=900)
+    budget = Budget(1000, rings.count, rings.give_way)
+    with budget.reserve("a", 80), budget.reserve("a", 20):
+        assert rings.held <= 1000 - 100 - 25
