@@ -1,0 +1,44 @@
+"""The brokers of a run: what is done to them, whatever they run in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from tests.brokers.process import KeptProcess
+from tests.brokers.rabbitmq import RabbitMQ
+
+
+class Target(Protocol):
+    """A RabbitMQ under control."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def user(self) -> str: ...
+    @property
+    def password(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def kill(self) -> None: ...
+    async def pause(self) -> None: ...
+    async def resume(self) -> None: ...
+    async def discard(self) -> None: ...
+    async def close_connections(self) -> int: ...
+    async def memory_alarm(self, on: bool) -> None: ...
+
+
+class PoliteRabbitMQ(RabbitMQ):
+    """Takes what processor time others leave: how long its boot keeps two cores busy says nothing of the gateway."""
+
+    def _keep(self, name: str, command: list[str]) -> KeptProcess:
+        return super()._keep(name, ["nice", "-n", "10", *command])
+
+
+def local(run: Path, folder: Path) -> Target:
+    """A node of its own on this machine."""
+    return PoliteRabbitMQ(run, folder)
