@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 
 import uvloop
 
-from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.run import Run
 from tests.chaos.cast import Cast
 from tests.chaos.faults import Scheduler, plan
@@ -18,7 +17,7 @@ from tests.chaos.report import Report
 from tests.chaos.settings import ChaosSettings
 from tests.chaos.site import Site
 from tests.chaos.soak import Soak
-from tests.chaos.target import Target, local
+from tests.chaos.target import calm, missing, tortured
 
 
 async def chaos(settings: ChaosSettings, run: Run) -> Report:
@@ -34,12 +33,11 @@ async def chaos(settings: ChaosSettings, run: Run) -> Report:
 @contextlib.asynccontextmanager
 async def _site(settings: ChaosSettings, run: Run) -> AsyncIterator[Site]:
     async with contextlib.AsyncExitStack() as stack:
-        broker = local(run.folder, run.new_folder("mq"))
-        calm: Target = RabbitMQ(run.folder, run.new_folder("calm"))
-        for each in (broker, calm):
+        brokers = (tortured(settings, run), calm(run))
+        for each in brokers:
             stack.push_async_callback(each.discard)
-        await asyncio.gather(broker.start(), calm.start())
-        site = Site(run.folder, broker, calm, settings.seconds)
+        await asyncio.gather(*(each.start() for each in brokers))
+        site = Site(run.folder, *brokers, settings.seconds)
         stack.callback(site.gateway.discard)
         yield site
 
@@ -51,8 +49,8 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    if not RabbitMQ.installed():
-        print("rabbitmq-server is not installed", file=sys.stderr)
+    if reason := missing(settings):
+        print(f"cannot run: {reason}", file=sys.stderr)
         return 2
     # As Ctrl-C: everything that was started is ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

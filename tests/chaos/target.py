@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol
 
+from tests.brokers.docker_rabbitmq import DockerRabbitMQ
 from tests.brokers.process import KeptProcess
 from tests.brokers.rabbitmq import RabbitMQ
+from tests.brokers.run import Run
+from tests.chaos.settings import ChaosSettings
 
 
 class Target(Protocol):
@@ -39,6 +41,21 @@ class PoliteRabbitMQ(RabbitMQ):
         return super()._keep(name, ["nice", "-n", "10", *command])
 
 
-def local(run: Path, folder: Path) -> Target:
-    """A node of its own on this machine."""
-    return PoliteRabbitMQ(run, folder)
+def missing(settings: ChaosSettings) -> str:
+    """Why the run cannot be; empty where it can."""
+    if not RabbitMQ.installed():
+        return f"{RabbitMQ.package} is not installed"
+    return DockerRabbitMQ.missing(settings.image) if settings.broker == "docker" else ""
+
+
+def tortured(settings: ChaosSettings, run: Run) -> Target:
+    """The broker that suffers."""
+    folder = run.new_folder("mq")
+    if settings.broker == "docker":
+        return DockerRabbitMQ(run.folder, folder, settings.image)
+    return PoliteRabbitMQ(run.folder, folder)
+
+
+def calm(run: Run) -> Target:
+    """The broker nobody touches."""
+    return RabbitMQ(run.folder, run.new_folder("calm"))
