@@ -13,10 +13,10 @@ from tests.chaos.site import Site
 from tests.chaos.witness import Witness
 
 #: Bytes of a message of `bulk` and of `torn`.
-_BULK = 16 << 10
+_BULK = 8 << 10
 _TORN = 4 << 10
-#: Bytes a second a slow reader takes: a third of what is published to `bulk`.
-_SLOW = 80_000
+#: Bytes a second a slow reader takes: half of what is published to `bulk`.
+_SLOW = 60_000
 _NEWS, _WORK, _KEPT, _BULKY, _TEARING = "Topics/news", "Queues/work", "Queues/kept", "Topics/bulk", "Queues/torn"
 
 
@@ -45,7 +45,8 @@ class Cast:
         self.tearer = QueueFollower(site, f"/mq/mq/{_TEARING}", self.torn, cut_after=(0.5, 4.0), seed=seed + 2)
         self.stallers = [
             Staller(site, self.bulk, f"/mq/mq/{_BULKY}", _BULK),
-            Staller(site, self.torn.flow, f"/mq/mq/{_TEARING}", _TORN),
+            # It is one of two consumers.
+            Staller(site, self.torn.flow, f"/mq/mq/{_TEARING}", _TORN // 2),
         ]
         self.poisoner = Poisoner(site, seed + 3)
         self.probes = [Probe(site, "mem"), Probe(site, "calm")]

@@ -48,6 +48,7 @@ class Publisher:
 
     def __post_init__(self) -> None:
         self._number = self.flow.new_publisher()
+        self._random = random.Random(f"{self.path} {self._number}")
         self._headers = {"Mq-Persistent": "true"} if self.persistent else {}
 
     async def run(self) -> None:
@@ -64,8 +65,8 @@ class Publisher:
         due = time.monotonic()
         while not self.site.stopping.is_set():
             confirmed = await self._publish(connection)
-            # A pace that is kept on the average, without a burst after a pause.
-            due = max(due + 1 / self.rate, time.monotonic() - _PAUSE)
+            # A pace that is kept on the average, without a burst after a pause, and not in step with the others.
+            due = max(due + self._random.uniform(0.5, 1.5) / self.rate, time.monotonic() - _PAUSE)
             await asyncio.sleep(max(0.0 if confirmed else _PAUSE / 2, due - time.monotonic()))
 
     async def _publish(self, connection: Connection) -> bool:

@@ -15,8 +15,8 @@ from tests.chaos.client import BROKEN, Connection, head
 from tests.chaos.ledger import Flow
 from tests.chaos.site import Site
 
-#: Bytes of a Topic after which nothing fits any more between the gateway and a reader that does not read.
-_FULL = 1 << 20
+#: Bytes of events after which nothing fits any more between the gateway and a reader that does not read.
+_FULL = 512 << 10
 #: server.write_timeout, and the seconds granted on top of it on a shared machine.
 _WRITE_TIMEOUT = 10.0
 _SLACK = 5.0
@@ -26,12 +26,12 @@ _STALLER_PAUSE = 5.0
 
 @dataclass
 class Staller:
-    """Opens a stream of the Topic `flow` and never reads a byte: must be cut off when it is full for 10 seconds."""
+    """Opens a stream of `flow` and reads nothing of it: must be cut off when it has been full for 10 seconds."""
 
     site: Site
     flow: Flow
     path: str
-    #: Bytes of one message.
+    #: Bytes of one message, as many of it as come to this reader.
     size: int
     cut: int = 0
     slowest: float = 0.0
@@ -52,6 +52,9 @@ class Staller:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             await loop.sock_connect(sock, (LOOPBACK, self.site.port))
             await loop.sock_sendall(sock, head("GET", f"{self.path}/events"))
+            # An answer that is no stream leaves a connection that may stay.
+            if not (await loop.sock_recv(sock, 16)).startswith(b"HTTP/1.1 200"):
+                return
             generation = self.site.generation
             full = await self._until_full(sock)
             while full is not None and generation == self.site.generation and self.site.ready.is_set():

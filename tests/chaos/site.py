@@ -20,7 +20,9 @@ HEAL_SECONDS = 30.0
 #: Milliseconds; the gateway gives a silent broker up after two of them.
 HEARTBEAT_MS = 2000
 #: A ring that a slow reader falls behind within a minute.
-_BULK_RING = 200
+_BULK_RING = 100
+#: Longer runs log no requests.
+_LOGGED_SECONDS = 900
 _MISSING_EXCHANGE = "/exchange/no-such-exchange/x"
 
 
@@ -68,7 +70,7 @@ class Site:
         """Start it, wait for its links, measure it while nobody is connected, and let clients in."""
         config = self.folder / "gateway.yaml"
         # JSON is YAML.
-        config.write_text(json.dumps({"services": services(self.broker, self.calm)}))
+        config.write_text(json.dumps({"services": services(self.broker, self.calm), "server": self._server()}))
         await self.gateway.start("--config", str(config))
         self.generation += 1
         for service in ("mq", "calm", "mem"):
@@ -76,6 +78,10 @@ class Site:
         self.alone = vitals_of(self.gateway.pid)
         self._changed = time.monotonic()
         self.ready.set()
+
+    def _server(self) -> dict[str, Any]:
+        # A line for every request is 70 kB a second.
+        return {"log_level": "warning"} if self.seconds > _LOGGED_SECONDS else {}
 
     async def stop_gateway(self) -> Ended:
         """SIGTERM and the end it leads to."""

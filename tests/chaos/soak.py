@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +41,7 @@ class Trace:
         """The samples of one process, without the first seconds of its life."""
         pairs = zip(self.samples, self.generations, strict=True)
         own = [sample for sample, number in pairs if number == generation]
-        return [each for each in own if each.at >= own[0].at + warm_up]
+        return [each for each in own if each.at >= own[0].at + warm_up] if own else []
 
 
 class Soak:
@@ -88,6 +89,9 @@ class Soak:
                 follower.witness.finish(time.monotonic())
             else:
                 self.failures.append(f"{follower.witness.label} had no stream at the end")
+        for service, broker in (("mq", self.site.broker), ("calm", self.site.calm)):
+            if (connections := await broker.stomp_connections()) != 1:
+                self.failures.append(f"{service}: {connections} connections to the broker, not 1")
 
     async def _all_came(self) -> bool:
         return not any(each.witness.behind for each in self.cast.followers)
@@ -136,7 +140,7 @@ class Soak:
     async def _progress(self) -> None:
         while True:
             await asyncio.sleep(_PROGRESS_SECONDS)
-            counts = sum((flow.counts() for flow in self.cast.flows), start=self.cast.news.counts().__class__())
+            counts = sum((flow.counts() for flow in self.cast.flows), start=Counter[str]())
             silent = sum(each.silent for each in self.cast.witnesses)
             gaps = sum(sum(each.gaps.values()) for each in self.cast.witnesses)
             rss = self.trace.samples[-1].rss / (1 << 20) if self.trace.samples else 0

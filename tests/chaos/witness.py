@@ -37,6 +37,7 @@ class Witness:
         self.silent = 0
         self.duplicated = 0
         self.reordered = 0
+        self.foreign = 0
         self.complaints: list[str] = []
         self.missing: set[int] = set()
         self._since = math.inf
@@ -77,6 +78,7 @@ class Witness:
             key = decode(body)
             begun = self.flow.begun(key)
         except (ValueError, IndexError):
+            self.foreign += 1
             self._complain(f"a message of nobody: {body[:40]!r}")
             return
         self.flow.judge(key)
