@@ -75,6 +75,10 @@ class Cast:
         return [self.news, self.bulk, *(books.flow for books in self.books), *(probe.flow for probe in self.probes)]
 
     @property
+    def all_publishers(self) -> list[Publisher]:
+        return [*self.publishers, *(probe.publisher for probe in self.probes)]
+
+    @property
     def followers(self) -> list[TopicFollower]:
         """Readers of Topics that are to have everything at the end."""
         return [*self.readers, *(probe.follower for probe in self.probes)]
@@ -85,7 +89,7 @@ class Cast:
 
     def senders(self) -> Iterator[Coroutine[Any, Any, None]]:
         """What ends by itself when the site stops."""
-        yield from (each.run() for each in (*self.publishers, *(probe.publisher for probe in self.probes)))
+        yield from (each.run() for each in self.all_publishers)
         yield self.poisoner.run()
 
     def takers(self) -> Iterator[Coroutine[Any, Any, None]]:

@@ -26,6 +26,7 @@ def figures(settings: ChaosSettings, soak: Soak) -> dict[str, Any]:
     return {
         "run": {"seconds": settings.seconds, "broker": settings.broker, "seed": settings.seed},
         "faults": {kind: soak.scheduler.done[kind] for kind in KINDS},
+        "faults without time": dict(soak.scheduler.skipped),
         "messages": [_messages(flow, queues.get(id(flow))) for flow in cast.flows],
         "queues": [_queue(books) for books in cast.books],
         "topic readers": [_reader(witness) for witness in cast.witnesses],

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,28 +59,28 @@ class Soak:
         """The whole of it; brokers are running, and are ended by whoever started them."""
         self.site.started = time.monotonic()
         await self.site.start_gateway()
-        async with contextlib.AsyncExitStack() as stack:
-            takers = await stack.enter_async_context(running(*self.cast.takers()))
-            workers = await stack.enter_async_context(running(*(each.run() for each in self.cast.workers)))
-            await stack.enter_async_context(running(self._sample(), self._progress()))
-            senders = await stack.enter_async_context(running(*self.cast.senders()))
-            await self._suffer()
+        async with asyncio.TaskGroup() as group:
+            takers = Crew(group, self.cast.takers())
+            workers = Crew(group, (each.run() for each in self.cast.workers))
+            observers = Crew(group, (self._sample(), self._progress()))
+            senders = Crew(group, self.cast.senders())
+            await self.scheduler.run()
+            await self._until(self.site.seconds - SETTLE_SECONDS / 2)
             await self._calm_down(senders)
             await takers.end()
             await self._measure_alone()
             await self._stop(workers)
+            await observers.end()
         await self._empty_queues()
 
-    async def _suffer(self) -> None:
-        async with running(self.scheduler.run()) as faults:
-            await asyncio.gather(*faults.tasks)
-        await asyncio.sleep(max(0.0, self.site.started + self.site.seconds - SETTLE_SECONDS / 2 - time.monotonic()))
+    async def _until(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, self.site.started + seconds - time.monotonic()))
 
-    async def _calm_down(self, senders: Tasks) -> None:
+    async def _calm_down(self, senders: Crew) -> None:
         """No more publishes; what was confirmed arrives, then the witnesses swear."""
         self.site.say("calm: publishers stop")
         self.site.stopping.set()
-        await asyncio.wait(senders.tasks, timeout=SETTLE_SECONDS)
+        await senders.end(SETTLE_SECONDS)
         # What has not come by then will be missing.
         with contextlib.suppress(TimeoutError):
             await eventually(self._all_came, "all that was confirmed came", SETTLE_SECONDS)
@@ -112,12 +112,11 @@ class Soak:
                 return
             await asyncio.sleep(0.2)
 
-    async def _stop(self, workers: Tasks) -> None:
+    async def _stop(self, workers: Crew) -> None:
         """The last drain: the workers read to the end of their streams."""
         ended = await self.site.stop_gateway()
         self.site.say(f"gateway stopped: exit code {ended.code} after {ended.seconds:.1f} s")
-        await asyncio.sleep(0.5)
-        await workers.end()
+        await workers.end(0.5)
 
     async def _empty_queues(self) -> None:
         broker = self.site.broker
@@ -150,42 +149,18 @@ class Soak:
             )
 
 
-class Tasks:
-    """Tasks that are watched: the first that fails ends the run."""
+class Crew:
+    """Some tasks of a group that end together."""
 
-    def __init__(self, tasks: list[asyncio.Task[None]]) -> None:
-        self.tasks = tasks
+    def __init__(self, group: asyncio.TaskGroup, work: Iterable[Coroutine[Any, Any, None]]) -> None:
+        self._tasks = [group.create_task(each) for each in work]
 
-    async def end(self) -> None:
-        """Cancel what still runs, and wait."""
-        for task in self.tasks:
+    async def end(self, patience: float = 0.0) -> None:
+        """Cancel what still runs after `patience` seconds, and wait."""
+        _, late = await asyncio.wait(self._tasks, timeout=patience)
+        for task in late:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[Tasks]:
-    """Run beside; a failure of one cancels whoever is in the block."""
-    here = asyncio.current_task()
-    assert here is not None
-    failed: list[BaseException] = []
-
-    def done(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            failed.append(error)
-            here.cancel()
-
-    tasks = Tasks([asyncio.ensure_future(each) for each in work])
-    for task in tasks.tasks:
-        task.add_done_callback(done)
-    try:
-        yield tasks
-    except asyncio.CancelledError:
-        if failed:
-            raise RuntimeError("a part of the run failed") from failed[0]
-        raise
-    finally:
-        await tasks.end()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _empty(client: StompClient, books: QueueBooks) -> None:

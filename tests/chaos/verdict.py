@@ -45,7 +45,7 @@ def _of_messages(cast: Cast) -> dict[str, int]:
 
 def _of_clients(cast: Cast) -> dict[str, int]:
     return {
-        "publishes without an answer in time": sum(each.hung for each in cast.publishers),
+        "publishes without an answer in time": sum(each.hung for each in cast.all_publishers),
         "refused otherwise than expected": len(cast.poisoner.unexpected),
         "stalled readers not cut off": sum(each.survived for each in cast.stallers),
         "publishes to unaffected services that failed": sum(each.failed for each in cast.probes),
