@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.brokers.broker import STOP_SECONDS, Broker
 from tests.brokers.process import KeptProcess, accepts, wait_until
+from tests.brokers.rabbit_controls import RabbitControls, in_json
 from tests.brokers.tls import Authority
 
 _SBIN = Path("/usr/lib/rabbitmq/bin")
@@ -26,7 +27,7 @@ _NOT_YET = "requires the 'rabbit' app to be running"
 _CALLS = count(1)
 
 
-class RabbitMQ(Broker):
+class RabbitMQ(RabbitControls, Broker):
     """RabbitMQ with the STOMP plugin, plain on `address` and with TLS on `tls_address`."""
 
     kind = "rabbitmq"
@@ -87,11 +88,8 @@ class RabbitMQ(Broker):
                         raise
 
     async def eval(self, erlang: str) -> Any:
-        """Evaluate an Erlang expression in the node (some milliseconds) and return it through JSON.
-
-        Raises RuntimeError with the node's answer where it fails.
-        """
-        code = f"base64:encode_to_string(rabbit_json:encode(begin {erlang} end)).\n"
+        """In some milliseconds: as another node, without rabbitmqctl."""
+        code = f"base64:encode_to_string({in_json(erlang)}).\n"
         # A name of its own for each call: the node refuses a second connection from the same name.
         caller = f"t{os.getpid()}x{next(_CALLS)}"
         command = ["erl_call", "-n", self.node, "-h", caller, "-c", self._cookie(), "-e"]
@@ -100,32 +98,6 @@ class RabbitMQ(Broker):
         if not found:
             raise RuntimeError(answer)
         return json.loads(base64.b64decode(found[1]))
-
-    async def stomp_connections(self) -> int:
-        """STOMP connections as the broker counts them."""
-        return int(await self.eval("length(rabbit_stomp:list())"))
-
-    async def queues(self, vhost: str = "/") -> dict[str, int]:
-        """Messages, ready and unacked, of every queue of a vhost."""
-        pairs = await self.eval(
-            "[[element(4, amqqueue:get_name(Q)), proplists:get_value(messages, rabbit_amqqueue:info(Q, [messages]))]"
-            f" || Q <- rabbit_amqqueue:list({_binary(vhost)})]"
-        )
-        return {name: int(messages) for name, messages in pairs}
-
-    async def close_connections(self) -> int:
-        """Close every STOMP connection as an administrator would; returns how many there were."""
-        return int(
-            await self.eval(
-                "L = rabbit_stomp:list(), "
-                '[rabbit_stomp_reader:close_connection(P, <<"closed by the test">>) || P <- L], '
-                "length(L)"
-            )
-        )
-
-    async def memory_alarm(self, on: bool) -> None:
-        """Raise or clear the memory alarm: with it, connections that publish are not read any more."""
-        await self.eval(f"vm_memory_monitor:set_vm_memory_high_watermark({'0.00001' if on else '0.4'}), ok")
 
     async def add_vhost(self, name: str) -> None:
         """Add a virtual host; `guest` may do everything in it."""
@@ -217,8 +189,3 @@ class RabbitMQ(Broker):
         if done.returncode:
             raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout
-
-
-def _binary(text: str) -> str:
-    """An Erlang binary of the UTF-8 bytes."""
-    return f"<<{','.join(map(str, text.encode()))}>>"
