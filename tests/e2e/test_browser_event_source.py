@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,75 +15,11 @@ from tests.e2e.chromium import Chromium, chromium
 from tests.e2e.conftest import Target
 from tests.e2e.http_client import eventually, get_json, post
 from tests.e2e.live_gateway import MEMORY, running, write_config
+from tests.e2e.relay import EmptyPage, Relay
 
 __all__ = ["chromium"]
 
 pytestmark = pytest.mark.browser
-
-
-class Listener:
-    """A server on a port of its own that leaves no connection behind; browsers also open some they never use."""
-
-    def __init__(self) -> None:
-        self._writers: list[asyncio.StreamWriter] = []
-
-    @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[int]:
-        """The port."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
-            await self.cut()
-
-    async def cut(self) -> None:
-        """Reset every connection."""
-        writers, self._writers = self._writers, []
-        for writer in writers:
-            writer.transport.abort()
-        for writer in writers:
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await self.serve(reader, writer)
-        writer.close()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        raise NotImplementedError
-
-
-class Relay(Listener):
-    """A TCP relay before the gateway, to cut a browser's connections where the browser does not know why."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__()
-        self._to = port
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._to)
-        self._writers.append(back)
-        await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-
-class EmptyPage(Listener):
-    """An origin of its own with an empty page."""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 9\r\nConnection: close\r\n\r\n"
-        writer.write(head + b"<p>empty\n")
-        await writer.drain()
 
 
 async def test_sse_case_03_sse_case_04_sse_case_67_hard_bodies(

@@ -119,6 +119,21 @@ async def test_sse_case_43_a_reader_that_leaves_is_noticed_and_the_last_one_ends
         assert await gateway.metric("mq_gateway_streams_closed_total", reason="client") == 3
 
 
+@pytest.mark.parametrize("way", ["fin", "rst"])
+async def test_sse_case_43_a_reader_of_a_queue_that_leaves_ends_its_subscription_at_once(
+    scripted_peer: ScriptedPeer, tmp_path: Path, way: str
+) -> None:
+    """Nothing lingers: it would take messages away from readers that are there."""
+    async with before(scripted_peer, tmp_path, heartbeat=60) as gateway:
+        streams = [await Sse.open(gateway.port, "/mq/mq/Queues/jobs/events") for _ in range(2)]
+        subscribed = await scripted_peer.frames("SUBSCRIBE", 2)
+        for stream, frame in zip(streams, subscribed, strict=True):
+            begun = time.monotonic()
+            stream.reset() if way == "rst" else stream.close()
+            assert (await scripted_peer.frame("UNSUBSCRIBE"))["id"] == frame["id"]
+            assert time.monotonic() - begun < LINGER
+
+
 async def test_sse_case_52_a_lost_link_leaves_the_stream_open_and_is_a_gap(
     scripted_peer: ScriptedPeer, tmp_path: Path
 ) -> None:

@@ -7,7 +7,9 @@ import itertools
 import json
 import re
 import signal
+import sys
 import time
+from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from app.config.server import ServerSettings
 from tests.e2e.http_client import Http, RecordedSse, Sse, ask, eventually, post
 from tests.e2e.http_gateway import serving
-from tests.e2e.live_gateway import MEMORY, running, write_config
+from tests.e2e.live_gateway import MEMORY, ROOT, running, write_config
 from tests.gateway_process import child_environment
 
 PLAIN = {"Content-Type": "text/plain"}
@@ -153,8 +155,9 @@ async def test_sse_case_15_a_comment_fires_nothing_and_leaves_the_position() -> 
 async def test_sse_case_46_no_configuration_floods_with_heartbeats(tmp_path: Path, value: str) -> None:
     config = tmp_path / "gateway.yaml"
     config.write_text(f"server: {{heartbeat: {value}}}\nservices: {{mem: {{mq_type: Memory}}}}\n")
+    command = (sys.executable, "-m", "app", "check", "--config", str(config))
     process = await asyncio.create_subprocess_exec(
-        ".venv/bin/mq-gateway", "check", "--config", str(config), stdout=-1, stderr=-2, env=child_environment(tmp_path)
+        *command, cwd=ROOT, stdout=PIPE, stderr=STDOUT, env=child_environment(tmp_path)
     )
     output, _ = await process.communicate()
     assert process.returncode == 1, output

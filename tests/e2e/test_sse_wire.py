@@ -157,6 +157,18 @@ async def test_sse_case_10_the_name_of_an_event_is_never_the_publishers(topic: T
     assert b"\nevent:" not in topic.stream.raw
 
 
+async def test_sse_case_11_retry_is_digits_and_nothing_else(topic: Topic, target: Target) -> None:
+    """On every stream that begins, and on one that ends with its first event; the fixture looks at the others."""
+    retry = re.compile(rb"retry: [1-9][0-9]{3,4}")
+    for path in (topic.path, "/mq/mq/Queues/idle", "/mq/mem/Topics/idle"):
+        async with await RecordedSse.open(target.port, f"{path}/events") as stream:
+            assert retry.fullmatch(stream.blocks[0])
+            assert stream.raw.count(b"retry") == 1
+    for body in (b"retry: 1", b"x\nretry: soon", b"\rretry:1"):
+        assert (await topic.both(body))[0] == body.decode().replace("\r", "\n")
+    assert topic.stream.parser.retry == int(topic.stream.blocks[0].removeprefix(b"retry: "))
+
+
 async def test_sse_case_13_what_is_no_utf8_is_base64_and_says_so(topic: Topic) -> None:
     for body in (b"\xff", b"\xed\xa0\x80", b"\xc0\xaf", b"a\n\nid: 9\xff", bytes(range(256))):
         shown, wire = await topic.both(body)
