@@ -71,7 +71,7 @@ class DockerRabbitMQ(RabbitControls):
         await self._do("stop", "--time", "30")
 
     async def kill(self) -> None:
-        """SIGKILL for all of it."""
+        """SIGKILL for all of it, also where it is frozen: it dies before it can go on."""
         await self._do("kill")
 
     async def pause(self) -> None:

@@ -25,12 +25,19 @@ _SPACING = 14.0
 _DRAIN = 16.0
 _GATEWAY = "gateway restarted"
 _CLOSE = "connections closed"
+_SILENT = "paused beyond the heartbeat"
+_KILLED = "killed and started"
+_KILLED_PAUSED = "paused, killed and started"
+_STOPPED = "stopped and started"
+#: Each of them ends the link once, and every reader must be told.
+ENDS_THE_LINK = (_SILENT, _KILLED, _KILLED_PAUSED, _STOPPED, _CLOSE)
 #: Seconds as ranges; what has no length is over when the broker takes connections again.
 _LENGTHS = {
     "paused shortly": (0.5, 2.5),
-    "paused beyond the heartbeat": (2 * HEARTBEAT_MS / 1000 + 1, 2 * HEARTBEAT_MS / 1000 + 4),
-    "killed and started": (0.0, 2.0),
-    "stopped and started": (0.0, 2.0),
+    _SILENT: (2 * HEARTBEAT_MS / 1000 + 2, 2 * HEARTBEAT_MS / 1000 + 4),
+    _KILLED: (0.0, 2.0),
+    _KILLED_PAUSED: (0.5, 1.5),
+    _STOPPED: (0.0, 2.0),
     _CLOSE: (0.0, 0.0),
     "memory alarm": (2.0, 7.0),
     "poisoned": (0.0, 0.0),
@@ -120,9 +127,10 @@ class Scheduler:
     def _deed(self, kind: str) -> Callable[[float], Awaitable[None]]:
         return {
             "paused shortly": self._pause,
-            "paused beyond the heartbeat": self._pause,
-            "killed and started": self._kill,
-            "stopped and started": self._stop,
+            _SILENT: self._pause,
+            _KILLED: self._kill,
+            _KILLED_PAUSED: self._kill_paused,
+            _STOPPED: self._stop,
             _CLOSE: self._close,
             "memory alarm": self._alarm,
             "poisoned": self._poison,
@@ -139,6 +147,13 @@ class Scheduler:
     async def _kill(self, seconds: float) -> None:
         await self.site.broker.kill()
         await asyncio.sleep(seconds)
+        await self.site.broker.start()
+
+    async def _kill_paused(self, seconds: float) -> None:
+        """What was sent to it and not yet read dies with it: whoever is told that it was confirmed is lied to."""
+        await self.site.broker.pause()
+        await asyncio.sleep(seconds)
+        await self.site.broker.kill()
         await self.site.broker.start()
 
     async def _stop(self, seconds: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.chaos.cast import Cast
+from tests.chaos.faults import ENDS_THE_LINK
 from tests.chaos.site import Site
 from tests.chaos.soak import Soak
 
@@ -21,6 +22,7 @@ def must_be_zero(soak: Soak) -> dict[str, int]:
     return {
         **_of_messages(soak.cast),
         **_of_clients(soak.cast),
+        "lost links that a reader was not told of": _untold(soak),
         "links that did not heal": len(soak.scheduler.unhealed),
         "exit codes of the gateway that are not 0": sum(end.code != 0 for end in soak.site.ends),
         "descriptors more than before": _more_descriptors(soak),
@@ -54,6 +56,11 @@ def _of_clients(cast: Cast) -> dict[str, int]:
         ),
         "/health/live and /metrics failed": cast.live.failed + cast.metrics.failed,
     }
+
+
+def _untold(soak: Soak) -> int:
+    ends = sum(soak.scheduler.done[kind] for kind in ENDS_THE_LINK)
+    return sum(max(0, ends - reader.witness.gaps["link_lost"]) for reader in soak.cast.readers)
 
 
 def _more_descriptors(soak: Soak) -> int:
