@@ -49,6 +49,8 @@ class Dialect:
     nack_requeues: ClassVar[bool] = False
     #: Whether closing a subscription leaves unacked messages locked to the connection.
     keeps_unacked: ClassVar[bool] = False
+    #: Heart-beat intervals without a byte after which the broker is given up.
+    silent_intervals: ClassVar[float] = 2.0
 
     # Names.
 
@@ -205,6 +207,8 @@ class ActiveMQ(Dialect):
 
     name = "ActiveMQ"
     prefetch_header = "activemq.prefetchSize"
+    #: It looks once in an interval and is content with a frame it sent since: silent for two, observed on 5.17.
+    silent_intervals = 2.5
 
     def declare_headers(self, destination: Destination) -> Headers:
         return {}  # queue arguments are RabbitMQ's
