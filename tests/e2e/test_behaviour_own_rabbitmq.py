@@ -33,7 +33,7 @@ def own_rabbitmq(run: Run) -> Iterator[RabbitMQ]:
     broker.stop_blocking()
 
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.xdist_group("own_rabbitmq")]
+pytestmark = pytest.mark.rabbitmq
 
 
 async def test_behaviour_19_a_certificate_is_the_login(own_rabbitmq: RabbitMQ, tmp_path: Path, unique: Unique) -> None:
@@ -63,18 +63,7 @@ async def test_behaviour_19_a_certificate_is_the_login(own_rabbitmq: RabbitMQ, t
         connects = [line for line in gateway.log.read_text().splitlines() if "CONNECT " in line]
         assert len(connects) >= 2
         assert not any("login" in line or "passcode" in line for line in connects), connects
-
-
-async def test_behaviour_19_a_certificate_is_a_login_for_the_check_too(own_rabbitmq: RabbitMQ) -> None:
-    authority = own_rabbitmq.authority
-    issued = authority.client("checker")
-    await own_rabbitmq.add_user("checker", "unused")
-    await own_rabbitmq.set_permissions("checker")
-    host, _, port = own_rabbitmq.tls_address.partition(":")
-    files = {"cert_file": str(issued.cert_file), "key_file": str(issued.key_file)}
-    tls = {"ca_file": str(authority.ca_file), **files}
-    service = ServiceSettings.model_validate({"host": host, "port": port, "tls": tls})
-    found = [finding async for finding in probe("svc", service)]
+    found = [finding async for finding in probe("robot", ServiceSettings.model_validate(services["robot"]))]
     assert found[1].good, found
     assert "TLSv1" in found[1].text
 

@@ -115,7 +115,7 @@ class Session:
         if len(broker) != 2 or not all(part.isdigit() for part in broker):
             raise LinkFailed(LinkFault.PROTOCOL, f"the broker offers the heart-beat {offered[:40]!r}")
         send_every, expect_every = calculate_heartbeats(broker, wanted)
-        self.transport.start_heartbeats(send_every / 1000, expect_every / 1000)
+        self.transport.start_heartbeats(send_every / 1000, expect_every / 1000, self.dialect.silent_intervals)
 
     async def disconnect(self) -> None:
         """The graceful end: DISCONNECT and its RECEIPT; the caller sets the deadline."""

@@ -160,23 +160,23 @@ class StompTransport(asyncio.Protocol):
 
     # Heart-beats, in both directions.
 
-    def start_heartbeats(self, send_every: float, expect_every: float) -> None:
-        """Seconds; 0 switches a direction off. A peer silent for two intervals is given up.
+    def start_heartbeats(self, send_every: float, expect_every: float, intervals: float) -> None:
+        """Seconds; 0 switches a direction off. A peer silent for so many intervals is given up.
 
         We send at half the agreed interval: ActiveMQ grants no grace.
         """
         steps = [every / 2 for every in (send_every, expect_every) if every > 0]
         if steps:
-            self._beat(min(steps), send_every, expect_every)
+            self._beat(min(steps), send_every, intervals * expect_every)
 
-    def _beat(self, step: float, send_every: float, expect_every: float) -> None:
+    def _beat(self, step: float, send_every: float, patience: float) -> None:
         now = self._loop.time()
-        if expect_every > 0 and now - self._read_at > 2 * expect_every:
+        if 0 < patience < now - self._read_at:
             self.abort(LinkFailed(LinkFault.HEARTBEAT, f"no sign of the broker for {now - self._read_at:.1f} s"))
             return
         if send_every > 0 and now - self._written_at >= step * 0.99 and self._writable.is_set():
             self.write(HEARTBEAT)
-        self._beat_timer = self._loop.call_later(step, self._beat, step, send_every, expect_every)
+        self._beat_timer = self._loop.call_later(step, self._beat, step, send_every, patience)
 
 
 def _closing_words(exc: Exception | None) -> str:
