@@ -11,11 +11,14 @@ from urllib.parse import quote, quote_from_bytes
 
 import pytest
 
-from tests.brokers.fixtures import Unique
+from tests.brokers.broker import Broker
+from tests.brokers.fixtures import ConnectStomp, Unique
+from tests.brokers.process import free_port
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.e2e.conftest import Target
-from tests.e2e.http_client import RecordedSse, Sse, ask, eventually, get_json, post
+from tests.e2e.http_client import Event, Http, RecordedSse, Sse, ask, eventually, get_json, post
 from tests.e2e.live_gateway import LiveGateway, running, stomp, write_config
+from tests.e2e.relay import Relay
 from tests.faults.peer import ScriptedPeer
 
 LINGER = 0.5
@@ -168,6 +171,33 @@ async def test_sse_case_52_a_lost_link_leaves_the_stream_open_and_is_a_gap(
         assert scripted_peer.count("SUBSCRIBE") == 2
 
 
+async def test_sse_case_52_at_a_real_broker_the_stream_goes_on_behind_a_gap(
+    broker: Broker, tmp_path: Path, stomp_client: ConnectStomp, unique: Unique
+) -> None:
+    """The network between the two goes away for a moment; the broker goes on, and what it gave out then is missed."""
+    name, relay, port = unique("cut"), Relay(broker.port), free_port()
+    service = stomp(broker, host="127.0.0.1", port=port)
+    client = await stomp_client(broker)
+    async with running(write_config(tmp_path, {"mq": service}, server={"heartbeat": HEARTBEAT})) as gateway:
+        async with relay.listening(port):
+            await gateway.until_up("mq")
+            stream = await RecordedSse.open(gateway.port, f"/mq/mq/Topics/{name}/events")
+            await client.send(f"/topic/{name}", "before")
+            assert (await stream.next()).data == "before"
+        await gateway.until_link("mq", lambda view: view["link"] != "up")
+        await client.send(f"/topic/{name}", "missed")
+        seen = len(stream.raw)
+        with pytest.raises(TimeoutError):
+            await stream.next(HEARTBEAT * 4)
+        assert stream.raw[seen:].count(b": \n\n") >= 2
+        async with relay.listening(port):
+            gap = await stream.next()
+            assert (gap.name, gap.json["reason"]) == ("gap", "link_lost")
+            # Told when the subscription stands again: from here on nothing is missed.
+            await client.send(f"/topic/{name}", "after")
+            assert (await stream.next()).data == "after"
+
+
 async def test_sse_case_53_an_error_for_one_subscription_ends_its_streams_only(
     scripted_peer: ScriptedPeer, tmp_path: Path
 ) -> None:
@@ -211,6 +241,21 @@ async def test_sse_case_53_a_queue_deleted_at_the_broker_ends_its_streams_only(
     assert on_rabbitmq.gateway.broker_ports(broker) == links
 
 
+WIDER = ["%2A", "a.%2A", "%23", "a.%23", "a.%3E", "a%2Cb", "a%3Fconsumer.exclusive%3Dtrue", "%00", "a%0Ab", "a%3A%3Ab"]
+
+
+@pytest.mark.parametrize("kind", ["Topics", "Queues"])
+async def test_sse_case_58_no_name_is_a_pattern(target: Target, kind: str) -> None:
+    async with await Http.connect(target.port) as http:
+        for name in WIDER:
+            for headers in ({}, {"Accept": "text/event-stream"}):
+                answer = await http.ask("GET", f"/mq/mq/{kind}/{name}/events", None, headers)
+                assert (answer.status, answer.code) == (400, "invalid_name"), name
+        # Decoded once, and behind the division into parts.
+        for path in (f"/mq/mq/{kind}/../{kind}/a/events", f"/mq/mq/{kind}/a/b/events", f"/mq/mq%2F{kind}/a/events"):
+            assert (await http.ask("GET", path)).status in (400, 404), path
+
+
 async def test_sse_case_58_a_stream_hears_its_own_destination_and_no_other(target: Target, unique: Unique) -> None:
     """Names that a broker or a path might read as more than themselves."""
     name = unique("own")
@@ -245,3 +290,28 @@ async def test_sse_case_35_another_replica_says_gap_and_never_silently_skips(
                 gap, *rest = await back.take(6)
                 assert (gap.name, gap.json["reason"]) == ("gap", "restart")
                 assert [event.data for event in rest] == ["0", "1", "2", "3", "4"]
+
+
+async def test_sse_case_63_what_a_killed_reader_was_not_handed_is_redelivered_to_the_next(
+    target: Target, unique: Unique
+) -> None:
+    path = f"/mq/mq/Queues/{unique('killed')}"
+    body = "k" * 200_000
+    killed = await Sse.open(target.port, f"{path}/events", receive_buffer=4096)
+    for number in range(30):
+        assert (await post(target.port, path, f"{number} {body}")).status == 200
+    killed.reset()
+    async with await Sse.open(target.port, f"{path}/events?format=envelope") as stream:
+        events = await stream.until(lambda event: event.json["body"].startswith("29 "))
+        while len(events) < 30 - min(number_of(event) for event in events):
+            events.append(await stream.next())
+    numbers = sorted(number_of(event) for event in events)
+    # Behind what its socket had taken, nothing is missing and nothing comes twice.
+    assert numbers == list(range(numbers[0], 30))
+    again = [number_of(event) for event in events if event.json["redelivered"]]
+    assert 1 <= len(again) <= 10, "the ten it had been given, less what was handed over"
+    assert sorted(again) == numbers[: len(again)]
+
+
+def number_of(event: Event) -> int:
+    return int(event.json["body"].partition(" ")[0])
