@@ -96,7 +96,9 @@ async def test_sse_case_63_readers_of_a_queue_share_it_and_what_came_before_wait
 
 
 @pytest.mark.parametrize("way", ["fin", "rst"])
-async def test_what_was_not_handed_over_goes_to_the_next_reader(target: Target, unique: Unique, way: str) -> None:
+async def test_sse_case_63_what_was_not_handed_over_goes_to_the_next_reader(
+    target: Target, unique: Unique, way: str
+) -> None:
     """The first reader stops reading, so that prefetched messages sit in the gateway, and then vanishes."""
     queue = unique("jobs")
     path = f"/mq/mq/Queues/{queue}"

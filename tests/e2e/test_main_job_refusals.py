@@ -66,7 +66,7 @@ BAD_NAMES = (
 
 
 @pytest.mark.usefixtures("same_connection")
-async def test_headers_of_the_brokers_and_bad_names(target: Target, unique: Unique) -> None:
+async def test_sse_case_61_headers_of_the_brokers_and_bad_names(target: Target, unique: Unique) -> None:
     path = f"/mq/mq/Queues/{unique('refusals')}"
     async with await Http.connect(target.port) as http:
         for name in (*NAMES, *BAD_NAMES):
@@ -77,7 +77,7 @@ async def test_headers_of_the_brokers_and_bad_names(target: Target, unique: Uniq
 
 
 @pytest.mark.usefixtures("same_connection")
-async def test_values(target: Target, unique: Unique) -> None:
+async def test_sse_case_07_values(target: Target, unique: Unique) -> None:
     path = f"/mq/mq/Queues/{unique('refusals')}"
     bad = ["a\nb", "a\rb", "a\0b", "a\n\nSEND\ndestination:/queue/stolen\n\n\0", "\x7f", "\x85", "\ud800", "\x1b[0m"]
     async with await Http.connect(target.port) as http:
@@ -209,7 +209,7 @@ PATHS = [
 
 
 @pytest.mark.usefixtures("same_connection")
-async def test_names(target: Target) -> None:
+async def test_sse_case_58_names(target: Target) -> None:
     async with await Http.connect(target.port) as http:
         for name in PATHS:
             for kind in ("Queues", "Topics"):
@@ -224,7 +224,7 @@ async def test_names(target: Target) -> None:
 
 
 @pytest.mark.usefixtures("same_connection")
-async def test_tricks_with_paths(target: Target, unique: Unique) -> None:
+async def test_sse_case_58_tricks_with_paths(target: Target, unique: Unique) -> None:
     name = unique("trick")
     async with await Http.connect(target.port) as http:
         for path, statuses in {

@@ -95,7 +95,7 @@ async def _kill_and_start(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("fault", [_stop_and_start, _kill_and_start])
-async def test_broker_restarted_under_load(
+async def test_sse_case_52_broker_restarted_under_load(
     own_broker: Broker,
     tmp_path: Path,
     stomp_client: ConnectStomp,

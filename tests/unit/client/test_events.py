@@ -65,7 +65,7 @@ _STREAM = b"\xef\xbb\xbfid: 1\r\ndata: a\r\rdata: \xc3\xa9\n\nevent: gap\r\ndata
 
 
 @given(st.lists(st.integers(0, len(_STREAM)), max_size=12))
-def test_chunks_may_be_cut_anywhere(cuts: list[int]) -> None:
+def test_sse_case_24_chunks_may_be_cut_anywhere(cuts: list[int]) -> None:
     bounds = [0, *sorted(cuts), len(_STREAM)]
     chunks = [_STREAM[start:end] for start, end in pairwise(bounds)]
     assert _read(*chunks) == _read(_STREAM)

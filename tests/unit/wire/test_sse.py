@@ -66,7 +66,7 @@ def test_sse_case_02_the_first_event_of_a_stream_keeps_a_bom_in_its_data(text: s
 
 
 @given(st.lists(TEXTS, max_size=5))
-def test_events_follow_each_other_without_touching(texts: list[str]) -> None:
+def test_sse_case_12_events_follow_each_other_without_touching(texts: list[str]) -> None:
     stream = b"".join(sse.message_data(_message(text.encode()), f"ep-och.{n}") for n, text in enumerate(texts))
     assert EventSource.read(stream).events == [
         Event(_lines(text), "message", f"ep-och.{n}") for n, text in enumerate(texts)
