@@ -16,7 +16,7 @@ from tests.brokers.fixtures import ConnectStomp, Unique
 from tests.brokers.process import free_port
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.e2e.conftest import Target
-from tests.e2e.http_client import Event, Http, RecordedSse, Sse, ask, eventually, get_json, post
+from tests.e2e.http_client import Http, RecordedSse, Sse, ask, eventually, get_json, post
 from tests.e2e.live_gateway import LiveGateway, running, stomp, write_config
 from tests.e2e.relay import Relay
 from tests.faults.peer import ScriptedPeer
@@ -290,28 +290,3 @@ async def test_sse_case_35_another_replica_says_gap_and_never_silently_skips(
                 gap, *rest = await back.take(6)
                 assert (gap.name, gap.json["reason"]) == ("gap", "restart")
                 assert [event.data for event in rest] == ["0", "1", "2", "3", "4"]
-
-
-async def test_sse_case_63_what_a_killed_reader_was_not_handed_is_redelivered_to_the_next(
-    target: Target, unique: Unique
-) -> None:
-    path = f"/mq/mq/Queues/{unique('killed')}"
-    body = "k" * 200_000
-    killed = await Sse.open(target.port, f"{path}/events", receive_buffer=4096)
-    for number in range(30):
-        assert (await post(target.port, path, f"{number} {body}")).status == 200
-    killed.reset()
-    async with await Sse.open(target.port, f"{path}/events?format=envelope") as stream:
-        events = await stream.until(lambda event: event.json["body"].startswith("29 "))
-        while len(events) < 30 - min(number_of(event) for event in events):
-            events.append(await stream.next())
-    numbers = sorted(number_of(event) for event in events)
-    # Behind what its socket had taken, nothing is missing and nothing comes twice.
-    assert numbers == list(range(numbers[0], 30))
-    again = [number_of(event) for event in events if event.json["redelivered"]]
-    assert 1 <= len(again) <= 10, "the ten it had been given, less what was handed over"
-    assert sorted(again) == numbers[: len(again)]
-
-
-def number_of(event: Event) -> int:
-    return int(event.json["body"].partition(" ")[0])
