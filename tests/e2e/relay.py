@@ -18,9 +18,9 @@ class Listener:
         self._writers: list[asyncio.StreamWriter] = []
 
     @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[int]:
-        """The port."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+    async def listening(self, port: int = 0) -> AsyncIterator[int]:
+        """The port; at the end nobody listens there, and every connection is reset."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", port)
         try:
             yield server.sockets[0].getsockname()[1]
         finally:

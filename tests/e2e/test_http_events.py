@@ -133,7 +133,7 @@ async def test_sse_case_15_an_idle_stream_says_that_it_lives(served: Served) -> 
             assert beat.data is None
 
 
-async def test_a_queue_gives_each_message_to_one(served: Served) -> None:
+async def test_sse_case_63_a_queue_gives_each_message_to_one(served: Served) -> None:
     async with served.stream(f"{JOBS}/events") as one, served.stream(f"{JOBS}/events") as two:
         for events in (one, two):
             assert (await events.next()).retry
@@ -267,7 +267,7 @@ async def test_connecting_and_leaving_leaves_nothing_behind(served: Served) -> N
     assert (await served.client.get(JOBS)).json()["readers"] == 0
 
 
-async def test_what_a_stalled_reader_did_not_take_goes_back_to_the_queue(served: Served) -> None:
+async def test_sse_case_63_what_a_stalled_reader_did_not_take_goes_back_to_the_queue(served: Served) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     writer.write(b"GET %b/events HTTP/1.1\r\nHost: localhost\r\n\r\n" % JOBS.encode())

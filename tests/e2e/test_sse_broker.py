@@ -11,11 +11,14 @@ from urllib.parse import quote, quote_from_bytes
 
 import pytest
 
-from tests.brokers.fixtures import Unique
+from tests.brokers.broker import Broker
+from tests.brokers.fixtures import ConnectStomp, Unique
+from tests.brokers.process import free_port
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.e2e.conftest import Target
-from tests.e2e.http_client import RecordedSse, Sse, ask, eventually, get_json, post
+from tests.e2e.http_client import Http, RecordedSse, Sse, ask, eventually, get_json, post
 from tests.e2e.live_gateway import LiveGateway, running, stomp, write_config
+from tests.e2e.relay import Relay
 from tests.faults.peer import ScriptedPeer
 
 LINGER = 0.5
@@ -168,6 +171,33 @@ async def test_sse_case_52_a_lost_link_leaves_the_stream_open_and_is_a_gap(
         assert scripted_peer.count("SUBSCRIBE") == 2
 
 
+async def test_sse_case_52_at_a_real_broker_the_stream_goes_on_behind_a_gap(
+    broker: Broker, tmp_path: Path, stomp_client: ConnectStomp, unique: Unique
+) -> None:
+    """The network between the two goes away for a moment; the broker goes on, and what it gave out then is missed."""
+    name, relay, port = unique("cut"), Relay(broker.port), free_port()
+    service = stomp(broker, host="127.0.0.1", port=port)
+    client = await stomp_client(broker)
+    async with running(write_config(tmp_path, {"mq": service}, server={"heartbeat": HEARTBEAT})) as gateway:
+        async with relay.listening(port):
+            await gateway.until_up("mq")
+            stream = await RecordedSse.open(gateway.port, f"/mq/mq/Topics/{name}/events")
+            await client.send(f"/topic/{name}", "before")
+            assert (await stream.next()).data == "before"
+        await gateway.until_link("mq", lambda view: view["link"] != "up")
+        await client.send(f"/topic/{name}", "missed")
+        seen = len(stream.raw)
+        with pytest.raises(TimeoutError):
+            await stream.next(HEARTBEAT * 4)
+        assert stream.raw[seen:].count(b": \n\n") >= 2
+        async with relay.listening(port):
+            gap = await stream.next()
+            assert (gap.name, gap.json["reason"]) == ("gap", "link_lost")
+            # Told when the subscription stands again: from here on nothing is missed.
+            await client.send(f"/topic/{name}", "after")
+            assert (await stream.next()).data == "after"
+
+
 async def test_sse_case_53_an_error_for_one_subscription_ends_its_streams_only(
     scripted_peer: ScriptedPeer, tmp_path: Path
 ) -> None:
@@ -209,6 +239,21 @@ async def test_sse_case_53_a_queue_deleted_at_the_broker_ends_its_streams_only(
         assert (await post(port, path, "goes on")).status == 200
         assert (await other.next()).data == "goes on"
     assert on_rabbitmq.gateway.broker_ports(broker) == links
+
+
+WIDER = ["%2A", "a.%2A", "%23", "a.%23", "a.%3E", "a%2Cb", "a%3Fconsumer.exclusive%3Dtrue", "%00", "a%0Ab", "a%3A%3Ab"]
+
+
+@pytest.mark.parametrize("kind", ["Topics", "Queues"])
+async def test_sse_case_58_no_name_is_a_pattern(target: Target, kind: str) -> None:
+    async with await Http.connect(target.port) as http:
+        for name in WIDER:
+            for headers in ({}, {"Accept": "text/event-stream"}):
+                answer = await http.ask("GET", f"/mq/mq/{kind}/{name}/events", None, headers)
+                assert (answer.status, answer.code) == (400, "invalid_name"), name
+        # Decoded once, and behind the division into parts.
+        for path in (f"/mq/mq/{kind}/../{kind}/a/events", f"/mq/mq/{kind}/a/b/events", f"/mq/mq%2F{kind}/a/events"):
+            assert (await http.ask("GET", path)).status in (400, 404), path
 
 
 async def test_sse_case_58_a_stream_hears_its_own_destination_and_no_other(target: Target, unique: Unique) -> None:
