@@ -64,7 +64,8 @@ def parse_cfg(source: str, content: str) -> CfgSection:
     """Parse a file in CFG syntax; raises ConfigError naming the line and never its text, which may be a
     secret."""
     parser = _Parser(source)
-    for number, line in enumerate(content.splitlines(), 1):
+    # Only LF ends a line, as for DIRAC: str.splitlines knows eight more, which may stand in a value.
+    for number, line in enumerate(content.split("\n"), 1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):
             parser.line(number, stripped)
@@ -108,6 +109,8 @@ class _Parser:
             self._enter()
         elif piece == "}":
             self._leave()
+        elif "=" in piece:  # else a value could pass for a section's name, which errors repeat
+            self._fail("an option stands on a line of its own")
         else:
             self._no_name_waits()
             self._name, self._name_line = piece, self._line

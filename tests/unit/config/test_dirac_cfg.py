@@ -41,6 +41,7 @@ def _plain(section: CfgSection) -> dict[str, object]:
         'x = "q"',
         "x = 1\r\ny = 2\r\n",
         "x == 1",
+        "x = a\x0bb\x0cc\x1cd\x85e\u2028f",
         "",
     ],
 )
