@@ -67,8 +67,13 @@ class Times:
         return f"{self.name}: {len(self.seconds)} times, p50 {shown[0]}, p99 {shown[1]}, worst {shown[2]} ms"
 
     def unchanged_since(self, before: Times, *, factor: float, floor: float) -> None:
-        """The p99 is at most `factor` times what it was, or below `floor` seconds; raises AssertionError."""
+        """At most `factor` times what they were, or below `floor` seconds (p99), a quarter of it (p50).
+
+        The floor is below what a wait for the one who stopped would take, and above what a busy machine does.
+        Raises AssertionError.
+        """
         assert self.p99 <= max(factor * before.p99, floor), f"{before} -> {self}"
+        assert self.p50 <= max(factor * before.p50, floor / 4), f"{before} -> {self}"
 
 
 @contextlib.asynccontextmanager
