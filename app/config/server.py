@@ -81,7 +81,7 @@ class ServerSettings(Section):
     """Seconds a connection may stay open between requests; a body may be silent as long, and has that and a second
     for every KiB of it to come whole."""
 
-    heartbeat: PositiveSeconds = 15.0
+    heartbeat: Annotated[float, Field(ge=0.01, le=86_400)] = 15.0
     """Seconds of silence after which an event stream gets a comment."""
 
     log_format: Literal["console", "json"] = "console"

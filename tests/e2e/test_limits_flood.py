@@ -68,7 +68,7 @@ async def test_readers_that_stall_in_a_flood_stay_within_the_memory(tmp_path: Pa
         after = vitals(gateway.pid)
         ended = {
             reason: await gateway.metric("mq_gateway_streams_closed_total", reason=reason)
-            for reason in ("stalled", "slow", "client")
+            for reason in ("stalled", "slow", "memory", "client")
         }
         print(
             f"{STALLED} stalled, {kib} KiB: peak +{after.peak - before.rss:.0f} MiB, then +{after.rss - before.rss:.0f}"

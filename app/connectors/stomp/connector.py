@@ -99,8 +99,19 @@ class StompMQConnector(MQConnector):
     def _up(self, link: str, session: Session) -> Coroutine[Any, Any, None]:
         self._dialect = session.dialect
         self._learn(session)
+        session.on_ended = self._subscription_ended
         self._quarantine.up(link, session)
         return self._consumers.restore(session) if link == self._links[-1].name else _nothing()
+
+    def _subscription_ended(self, path: str) -> None:
+        """A queue was deleted under its consumer: only another connection makes RabbitMQ declare it again.
+
+        It is made when somebody wants the queue again; nobody else is to notice what happened to it.
+        """
+        if self._dialect.declares_once and path.startswith("/queue/"):
+            for link in self._links:
+                if link.current is not None:
+                    link.current.stale.add(path)
 
     def _learn(self, session: Session) -> None:
         """What the declared destinations are called on this connection."""

@@ -40,9 +40,13 @@ class Consumers:
         self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
     ) -> StompSubscription:
         """As MQConnector.subscribe."""
-        deadline = asyncio.get_running_loop().time() + timeout
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
         session = await self._link.session(timeout)
-        self._quarantine.refuse(session.dialect.path(destination))
+        path = session.dialect.path(destination)
+        self._quarantine.refuse(path)
+        if path in session.stale:
+            session = await self._link.renewed(deadline - loop.time())
         subscription = StompSubscription(
             destination,
             listener,

@@ -49,6 +49,8 @@ class Dialect:
     nack_requeues: ClassVar[bool] = False
     #: Whether closing a subscription leaves unacked messages locked to the connection.
     keeps_unacked: ClassVar[bool] = False
+    #: Whether the broker declares a queue once for each connection, and later takes it for granted.
+    declares_once: ClassVar[bool] = False
     #: Seconds after which the broker ends a connection that holds an unacked delivery, where none are configured.
     consumer_timeout: ClassVar[float | None] = None
     #: Heart-beat intervals without a byte after which the broker is given up.
@@ -149,6 +151,7 @@ class RabbitMQ(Dialect):
     max_header_line = 100 * 1024
     nack_requeues = True
     keeps_unacked = True
+    declares_once = True  # observed: a SEND to a queue deleted meanwhile gets a RECEIPT, and is lost
     consumer_timeout = 1800.0  # rabbitmq.com/docs/consumers, since 3.8.17
     #: Headers of SEND that travel as short strings: a longer one cannot be delivered over AMQP 0-9-1.
     properties: ClassVar[frozenset[str]] = frozenset(

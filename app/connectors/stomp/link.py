@@ -20,7 +20,7 @@ from app.domain.link import TRANSITIONS, LinkError, LinkFailed, LinkFault, LinkS
 
 logger = logging.getLogger("mq_gateway.stomp")
 
-#: Seconds for the RECEIPTs of a connection that gives way to one with another configuration, and its DISCONNECT.
+#: Seconds for the RECEIPTs of a connection that gives way to another one, and its DISCONNECT.
 RETIRE_SECONDS = 5.0
 #: A broker that does not want us; other faults may heal by themselves.
 _REFUSALS = frozenset({LinkFault.AUTH_FAILED, LinkFault.VHOST_DENIED})
@@ -150,9 +150,9 @@ class Link:
         began = time.monotonic()
         reason = await self._live(session)
         if session.retiring:
-            logger.info("%s: connecting with another configuration", self.name)
-            return 0.0
-        self._note(reason, "connection lost")
+            logger.info("%s: another connection takes the place of this one", self.name)
+        else:
+            self._note(reason, "connection lost")
         return self._backoff.after_life(time.monotonic() - began)
 
     def _note(self, fault: LinkFailed, what: str) -> None:
@@ -209,10 +209,20 @@ class Link:
         self._retire_outdated()
 
     def _retire_outdated(self) -> None:
+        if self._session is not None and self._session.settings is not self._settings:
+            self.renew()
+
+    def renew(self) -> None:
+        """Another connection takes the place of the present one; what is in flight there ends first."""
         session = self._session
-        if session is not None and session.settings is not self._settings and not session.retiring:
+        if session is not None and session.takes_work:
             session.retiring = True
             self._retiring = asyncio.get_running_loop().create_task(_retire(session))
+
+    async def renewed(self, timeout: float) -> Session:
+        """As `session`, on another connection than the present one."""
+        self.renew()
+        return await self.session(timeout)
 
     def drain(self) -> None:
         """Take no new work; what is in flight ends."""
@@ -231,4 +241,4 @@ async def _retire(session: Session) -> None:
         async with asyncio.timeout(RETIRE_SECONDS):
             await session.confirms.settled()
             await session.disconnect()
-    session.abort(LinkFailed(LinkFault.TIMEOUT, "the broker did not answer before the configuration changed"))
+    session.abort(LinkFailed(LinkFault.TIMEOUT, "the broker did not answer in time, and another connection takes over"))

@@ -63,10 +63,13 @@ class Publisher:
 
     async def publish(self, destination: Destination, publication: Publication, timeout: float, confirm: bool) -> None:
         """As MQConnector.publish."""
-        deadline = asyncio.get_running_loop().time() + timeout
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
         with self._place():
             session = self._link.current or await self._link.session(timeout)
             path, headers = self.frame(session.dialect, destination, publication)
+            if path in session.stale:
+                session = await self._link.renewed(deadline - loop.time())
             self._quarantine.refuse(path)
             while not session.transport.is_writable:
                 await self._room(session, deadline)

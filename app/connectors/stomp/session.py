@@ -62,6 +62,10 @@ class Session:
         self.suspects: Iterable[str] = ()
         #: Told of an ERROR that names a subscription nobody holds any more (see returns.py).
         self.on_orphan: Callable[[str], None] = lambda _subscription: None
+        #: Queues this connection takes for declared, and that are gone.
+        self.stale: set[str] = set()
+        #: Told of the destination of a subscription that the broker ended of its own accord.
+        self.on_ended: Callable[[str], None] = lambda _path: None
         self.on_tag: Callable[[str], None] = lambda _message_id: None
         self._routes: dict[str, Route] = {}
         self._last_id = 0
@@ -239,6 +243,7 @@ class Session:
         route = self._routes.pop(frame.headers.get(stomp.HDR_SUBSCRIPTION, ""), None)
         if route is not None:
             route.on_cancelled(text)
+            self.on_ended(route.path)
             return
         culprit = self.blame.culprit(frame.headers.get("receipt-id", ""), text, self.dialect.unquote)
         if culprit is not None:
