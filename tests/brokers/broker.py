@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Self
 
-from tests.brokers.process import LOOPBACK, KeptProcess, established, free_port, wait_until
+from tests.brokers.process import LOOPBACK, KeptProcess, established, free_port, stopped, wait_until
 
 START_SECONDS = 60
 STOP_SECONDS = 20
@@ -102,8 +102,11 @@ class Broker(ABC):
         await asyncio.to_thread(self._own().kill)
 
     async def pause(self) -> None:
-        """SIGSTOP: connections stay open, nothing is read or answered."""
-        self._own().signal(signal.SIGSTOP)
+        """SIGSTOP: connections stay open, nothing is read or answered, from the moment this returns."""
+        process = self._own()
+        process.signal(signal.SIGSTOP)
+        # A thread on another core goes on until it notices.
+        await asyncio.to_thread(wait_until, lambda: stopped(process.pid), 10, f"{self.kind} did not stop")
 
     async def resume(self) -> None:
         self._own().signal(signal.SIGCONT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
@@ -60,6 +61,15 @@ def established(port: int) -> int:
         if table.exists()
         for fields in (line.split() for line in table.read_text().splitlines()[1:])
     )
+
+
+def stopped(pid: int) -> bool:
+    """Whether every thread of a process is stopped by a signal."""
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            states.append(stat.read_text().rpartition(")")[2].split()[0])
+    return set(states) == {"T"}
 
 
 class KeptProcess:

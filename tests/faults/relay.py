@@ -53,6 +53,8 @@ class Relay:
         if self._server is not None:
             self._server.close()
             self._server = None
+        for _ in range(5):  # turns of the loop: what was just accepted gets its handler, which then can end it
+            await asyncio.sleep(0)
         self.reset() if reset else self.cut()
         self._flowing.set()
         for task in self._tasks:
