@@ -15,7 +15,7 @@ from app.domain.errors import Code
 from app.domain.pace import time_left
 from app.http1.deadline import Deadline
 from app.http1.refusal import Refused, message, too_slow
-from app.http1.rules import DISCARD_BYTES, LINGER_SECONDS, STALL_GRACE, Flow, GatewayState
+from app.http1.rules import DISCARD_BYTES, FAREWELL_SECONDS, LINGER_SECONDS, STALL_GRACE, Flow, GatewayState
 from app.http1.sockets import reset
 
 logger = logging.getLogger("mq_gateway.server")
@@ -114,12 +114,18 @@ class Connection(HttpToolsProtocol):
         self._wait(_LINGER)
 
     def shutdown(self) -> None:
-        """Ends the connection after the request it is in, now if it is in none."""
+        """Ends the connection after the request it is in; in none, after that which may be on its way just now.
+
+        A client that keeps its connection busy would otherwise send into the close, and never learn what became of
+        its request.
+        """
         self._last = True
         if self._latest is not None:
             self._latest.keep_alive = False
-        if self._next() in {_IDLE, _DISCARD} or (self._latest is None and not self._head_open):
-            self._leave(linger=self._waiting is _DISCARD)
+        if self._next() is _DISCARD:
+            self._leave(linger=True)
+        elif self._next() is _IDLE or (self._latest is None and not self._head_open):
+            self._deadline.start(FAREWELL_SECONDS)
 
     def abort(self) -> None:
         """Ends the connection at once and frees its socket: nothing unsent is kept, the client sees a reset."""

@@ -30,6 +30,8 @@ SLICE_BYTES = 8 << 10
 DISCARD_BYTES = 16 << 20
 #: Seconds a client has to take the last answer and close.
 LINGER_SECONDS = 2.0
+#: Seconds in which a connection between two requests still takes one when the server goes down.
+FAREWELL_SECONDS = 0.25
 #: Seconds by which the connection is more patient with a stalled reader than the application, which can
 #: count the reason.
 STALL_GRACE = 1.0

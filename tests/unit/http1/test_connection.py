@@ -375,6 +375,20 @@ class TestEnds:
             assert (response.status, response.headers["connection"]) == (200, "close")
             assert half.rest() == b""
 
+    def test_shutdown_still_answers_what_a_busy_connection_sends(self) -> None:
+        with serving() as served, served.connect() as busy, served.connect() as idle:
+            for client in (busy, idle):
+                client.send(_get(b"/before"))
+                assert client.response().status == 200
+            served.server.handle_exit(15, None)
+            while any(each.is_serving() for each in served.server.servers):
+                time.sleep(0.001)  # in the thread of the server
+            busy.send(_get(b"/after"))
+            response = busy.response()
+            assert (response.status, response.headers["connection"]) == (200, "close")
+            assert busy.rest() == b""
+            assert idle.rest() == b""
+
 
 def _narrow(served: Served) -> Client:
     """A client whose kernel takes little."""
