@@ -1,4 +1,4 @@
-# make install | run | test | lint | format | clean      (make help)
+# make install | run | test | lint | format | chaos | fuzz | clean      (make help)
 # Needs make and Python 3.11 or newer; everything else goes into .venv, nothing into the system's Python.
 
 PYTHON ?= python3
@@ -22,6 +22,7 @@ help:
 	@echo "make test       install the brokers where possible, then lint, all tests and coverage"
 	@echo "make lint       format, style, types, floors and sizes, known vulnerabilities"
 	@echo "make format     write the source as lint wants it"
+	@echo "make chaos      load and faults on a real broker, CHAOS_SECONDS=180, with a ledger of every message"
 	@echo "make fuzz       search for what breaks the parsers, FUZZ_SECONDS=60 for each"
 	@echo "make clean      remove what make made, except $(VENV) (make distclean: that too)"
 
@@ -61,7 +62,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix $(SOURCES)
 
 clean:
-	rm -rf build dist .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	rm -rf build dist var .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
