@@ -111,6 +111,7 @@ class EventStream:
             self._connection.write_through()
             async with asyncio.timeout(self._patience.write):
                 await self._exchange.start(200, HEADERS)
+            self._exchange.forget_head()
             # In one piece with the head: browsers and proxies report the stream as open at its first byte.
             opening = sse.retry(spread_retry_ms()) + sse.comment("welcome") + self._reader.opening
             await self._send(opening)

@@ -103,6 +103,15 @@ class Exchange:
         """Whether an answer has begun."""
         return self.access.status != 0
 
+    def forget_head(self) -> None:
+        """What lasts keeps of its head, which may be large, only what a refusal of the server still names.
+
+        In place, for the server has it too.
+        """
+        self.headers.forget(but=b"x-request-id")
+        self.scope["headers"][:] = self.headers.pairs
+        self.scope["query_string"] = b""
+
     async def start(self, status: int, headers: Sequence[Header]) -> None:
         """Begin the answer."""
         self.access.status = status

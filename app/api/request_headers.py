@@ -43,6 +43,11 @@ class RequestHeaders:
         value = self.get(name)
         return None if value is None else as_text(name, value)
 
+    def forget(self, *, but: bytes) -> None:
+        """Let go of all headers except this one."""
+        self.pairs = [pair for pair in self.pairs if pair[0] == but]
+        self._last = dict(self.pairs)
+
     def __contains__(self, name: bytes) -> bool:
         return name in self._last
 

@@ -44,7 +44,7 @@ class Budget:
     """Bodies in flight are reserved; rings and queues are counted anew from time to time, and before a refusal.
 
     `give_way` is asked to free that many bytes elsewhere before anything is refused, and when what comes from brokers
-    fills the rings beyond the limit.
+    fills rings and Queue streams beyond the limit.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Budget:
             del self._shares[service]
 
     def grew(self, size: int) -> None:
-        """A ring holds `size` bytes more, or less where negative; rings give way where all is too much."""
+        """A ring or a stream holds `size` bytes more, or less where negative; they give way where all is too much."""
         self._held += size
         self._grown = max(0, self._grown + size)
         if self._grown >= _LOOK_EVERY:

@@ -47,6 +47,7 @@ GIVE_BACK_SECONDS = 3.5
 OUTBOX_PART = 4
 #: Seconds between the end of the streams of a service that is gone and the end of its link.
 FAREWELL_SECONDS = 1.0
+_OUTDATED = "its service is configured otherwise now"
 
 
 class Gateway:
@@ -120,7 +121,7 @@ class Gateway:
         self._streams.retire(outdated)
         for consumer in list(self._consumers):
             if consumer.destination.uri.service in replaced:
-                consumer.on_cancelled("its service is configured otherwise now")
+                consumer.on_cancelled(_OUTDATED)
         self._settle()
         for name in change.removed:
             self.metrics.forget(name)
@@ -216,6 +217,8 @@ class Gateway:
         reader = await self._streams.open(destination, connector, request, timeout)
         if self.draining:  # it began while the broker was asked
             reader.end("drain")
+        elif self._registry.is_outdated(connector, destination):
+            reader.end("reload")
         return reader
 
     # DIRAC's two calls.
@@ -233,8 +236,11 @@ class Gateway:
         """
         destination = self.resolve(MqUri.parse(mq_uri))
         consumer = Consumer(destination, callback)
-        await consumer.open(self._registry.connector(destination.uri.service), timeout)
+        connector = self._registry.connector(destination.uri.service)
+        await consumer.open(connector, timeout)
         self._consumers.add(consumer)
+        if self._registry.is_outdated(connector, destination):
+            consumer.on_cancelled(_OUTDATED)
         return consumer
 
     # Looking.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from app.connectors.base import Delivery, Subscription
 from app.gateway.stream import Batch, Counts, Format, Reader
@@ -11,15 +11,23 @@ from app.wire import sse
 
 #: Seconds for giving back and UNSUBSCRIBE.
 CLOSE_DEADLINE = 5.0
+#: Why a stream ends that holds too much.
+MEMORY = "memory"
 
 
 class QueueReader(Reader):
-    """At most `prefetch` messages are here; the broker sends the next when one was acked."""
+    """At most `prefetch` messages are here; the broker sends the next when one was acked.
 
-    def __init__(self, form: Format, on_close: Callable[[QueueReader], None]) -> None:
+    `grew` is told of every change of `buffered`, in bytes.
+    """
+
+    def __init__(self, form: Format, on_close: Callable[[QueueReader], None], grew: Callable[[int], None]) -> None:
         super().__init__(Counts())
+        #: Bytes waiting here or on their way into the socket.
+        self.buffered = 0
         self._format = form
         self._on_close = on_close
+        self._grew = grew
         self._waiting: deque[Delivery] = deque()
         self._handing: list[Delivery] = []
         self._subscription: Subscription | None = None
@@ -29,36 +37,53 @@ class QueueReader(Reader):
         self._subscription = subscription
         self._counts = counts
 
-    @property
-    def buffered(self) -> int:
-        """Bytes waiting here or on their way into the socket."""
-        return sum(len(delivery.message.body) for held in (self._waiting, self._handing) for delivery in held)
+    def give_way(self) -> int:
+        """Too much is held: the stream ends, and what is here goes back when it closes; the bytes freed.
+
+        Where nothing is on its way to the client one message stays, for a queue of large ones must get somewhere.
+        """
+        before = self.buffered
+        self._keep(list(self._waiting)[: 0 if self._handing else 1])
+        self.end(MEMORY)
+        return before - self.buffered
+
+    def _keep(self, waiting: Iterable[Delivery]) -> None:
+        """Of what waits only this."""
+        self._waiting = deque(waiting)
+        self._shift(_size(self._waiting) + _size(self._handing) - self.buffered)
+
+    def _shift(self, size: int) -> None:
+        self.buffered += size
+        self._grew(size)
 
     # What the connector calls.
 
     def on_message(self, delivery: Delivery) -> None:
+        if self._end is not None:
+            return  # goes back with the others
         self._waiting.append(delivery)
         self.wake()
+        self._shift(len(delivery.message.body))  # may make this very stream end
 
     def on_lost(self) -> None:
-        self._waiting.clear()  # the broker gives them to somebody again
+        self._keep(())  # the broker gives them to somebody again
 
     def on_restored(self) -> None:
         """Nothing was missed: what was not acked comes again."""
 
     def on_withdrawn(self, token: str) -> None:
         # What is on its way into the socket comes again too, marked redelivered: at least once, like any lost ack.
-        self._waiting = deque(delivery for delivery in self._waiting if delivery.token != token)
+        self._keep([delivery for delivery in self._waiting if delivery.token != token])
 
     def on_cancelled(self, detail: str) -> None:
         self._subscription = None
-        self._waiting.clear()
+        self._keep(())
         self.end("cancelled")
 
     # What the writer of the stream calls.
 
     def _has_events(self) -> bool:
-        return bool(self._waiting) and self._end is None
+        return bool(self._waiting) and self._end in {None, MEMORY}
 
     def _take_events(self, max_bytes: int) -> Batch:
         parts: list[bytes] = []
@@ -80,6 +105,7 @@ class QueueReader(Reader):
     def handed_over(self, batch: Batch) -> None:
         super().handed_over(batch)
         handed, self._handing = self._handing, []
+        self._shift(-_size(handed))
         if self._subscription is not None:
             for delivery in handed:
                 self._subscription.ack(delivery)
@@ -87,5 +113,11 @@ class QueueReader(Reader):
     async def close(self) -> None:
         self._on_close(self)
         subscription, self._subscription = self._subscription, None
+        self._handing = []
+        self._keep(())
         if subscription is not None:
             await subscription.close(CLOSE_DEADLINE)
+
+
+def _size(deliveries: Iterable[Delivery]) -> int:
+    return sum(len(delivery.message.body) for delivery in deliveries)

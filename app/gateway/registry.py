@@ -92,6 +92,11 @@ class Registry:
             raise UnknownDestination(f"{uri} is not declared{_near(uri.name, list(declared))}")
         return Destination(uri, settings)
 
+    def is_outdated(self, connector: MQConnector, destination: Destination) -> bool:
+        """Whether the configuration has changed so that this connector, or the destination as it was, is gone."""
+        current = self._connectors.get(connector.service)
+        return current is not connector or current.settings.destination(destination.uri) != destination.settings
+
     async def start(self) -> None:
         """Begin to connect; waits for no broker."""
         for connector in self._connectors.values():

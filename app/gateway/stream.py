@@ -26,7 +26,7 @@ class StreamRequest:
 class Batch:
     """Bytes for one write, the number of messages in them, and why the stream ends after them (None: it goes on).
 
-    `end` is one of drain, slow, cancelled, reload.
+    `end` is one of drain, slow, cancelled, reload, memory.
     """
 
     data: bytes

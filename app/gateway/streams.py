@@ -83,7 +83,7 @@ class Streams:
         self, destination: Destination, connector: MQConnector, request: StreamRequest, timeout: float
     ) -> QueueReader:
         uri = destination.uri
-        reader = QueueReader(request.format, partial(self._forget_queue_reader, uri))
+        reader = QueueReader(request.format, partial(self._forget_queue_reader, uri), self._grew)
         subscription = await connector.subscribe(
             destination, reader, acknowledge=True, prefetch=destination.settings.prefetch, timeout=timeout
         )
@@ -135,11 +135,19 @@ class Streams:
         return rings + parked
 
     def give_way(self, wanted: int) -> None:
-        """Free `wanted` bytes: the fullest rings let their oldest events go, and their slow readers are told."""
+        """Free `wanted` bytes: the fullest rings let their oldest events go, and their slow readers are told.
+
+        If that is not enough, the streams of Queues that hold most end.
+        """
         for topic in sorted(self._all_topics(), key=lambda topic: topic.buffered, reverse=True):
             if wanted <= 0:
                 return
             wanted -= topic.give_way(wanted)
+        readers = [reader for readers in self._queues.values() for reader in readers]
+        for reader in sorted(readers, key=lambda reader: reader.buffered, reverse=True):
+            if wanted <= 0:
+                return
+            wanted -= reader.give_way()
 
     def tell_link(self, service: str, state: LinkState) -> None:
         """`event: status` for those who asked, when the link goes up or down."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from typing import Any
+from typing import Any, cast
 
 import httptools
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -138,6 +138,7 @@ class GatewayProtocol(Connection):
         self._head_open = False
         self._unframed = self._discarded = 0
         self.headers = []
+        self.url = b""
         self._take(self._exchange(expects, keep_alive=version != "1.0" and self.parser.should_keep_alive()))
 
     def _describe(self, version: str, target: Target) -> None:
@@ -202,12 +203,14 @@ class GatewayProtocol(Connection):
         self._unframed = 0
         self._latest.more_body = False
         self._latest.message_event.set()
+        self._forget_head()
 
     def on_response_complete(self) -> None:
         """The answer is out: the next request, the refusal that had to wait, or the end."""
         self.server_state.total_requests += 1
         done, self._active = self._active, None
         self._gone.clear()
+        self._forget_head()
         if done is None or self.transport.is_closing():
             return
         if not done.keep_alive:
@@ -220,6 +223,17 @@ class GatewayProtocol(Connection):
             return
         if not self.pipeline:
             self._read_on()
+
+    def _forget_head(self) -> None:
+        """Between two requests only what a refusal may still name is kept of the first: heads may be large."""
+        latest = self._latest
+        if latest is None or latest.more_body or not latest.response_complete:
+            return
+        scope = latest.scope
+        names = [pair for pair in scope["headers"] if pair[0] == b"x-request-id"]
+        latest.scope = cast("HTTPScope", {**scope, "headers": names, "raw_path": b"", "query_string": b""})
+        if self.scope is scope:  # else it is that of a head that has begun
+            self.scope = latest.scope
 
     def _read_on(self) -> None:
         self.flow.held = False

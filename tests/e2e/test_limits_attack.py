@@ -17,6 +17,7 @@ from tests.e2e.vitals import MIB, Times, repeating, vitals
 
 HALF_OPEN = sized(1000, 8000)
 VANISHED = sized(500, 5000)
+LARGE_HEADS = 100
 #: With half of each, more than the memory.
 STOPPED_BODIES = 100
 BODY = MIB
@@ -132,3 +133,32 @@ async def test_bodies_that_stop_in_the_middle(rabbitmq: RabbitMQ, tmp_path: Path
         whole = [await post(gateway.port, path, b"z" * (3 * MIB)) for _ in range(5)]
         assert [answer.status for answer in whole] == [200] * 5
         assert (await rabbitmq.queues())[queue] == 6 + small.count(200)
+
+
+async def test_large_heads_are_not_kept(tmp_path: Path) -> None:
+    """Neither by a connection between two requests nor by a stream that goes on."""
+    fields = b"".join(b"Mq-Header-%d: %s\r\n" % (number, b"x" * 8000) for number in range(60))
+    target = b"/mq/mem/Topics/events"
+    publish = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n%b\r\nx" % (target, fields)
+    stream = b"GET %b/events HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (target, fields)
+    async with running(write_config(tmp_path, {"mem": MEMORY})) as gateway:
+        crowd = []
+
+        async def ask(request: bytes, answer: bytes) -> None:
+            raw = await Raw.connect(gateway.port)
+            await raw.send(request)
+            await raw.read_until(answer)
+            crowd.append(raw)
+
+        for _ in range(5):  # what parsing such heads takes is there
+            await ask(publish, b"confirmed")
+        before = vitals(gateway.pid)
+        for _ in range(LARGE_HEADS):
+            await ask(publish, b"confirmed")
+            await ask(stream, b"welcome")
+        during = vitals(gateway.pid)
+        for raw in crowd:
+            raw.close()
+        sent = 2 * LARGE_HEADS * len(publish) / MIB
+        print(f"{sent:.0f} MiB of heads: RSS {before.rss:.0f} -> {during.rss:.0f} MiB")
+        assert during.rss - before.rss < SLACK < sent / 2

@@ -102,7 +102,7 @@ async def test_a_silent_broker_leaves_the_others_room(tmp_path: Path) -> None:
                 return len(refused) > 0
 
             await eventually(full, "the memory to be full")
-            others = [(await post(gateway.port, "/mq/mem/Queues/jobs", b"y" * MIB)).status for _ in range(10)]
+            others = [(await post(gateway.port, "/mq/mem/Topics/others", b"y" * MIB)).status for _ in range(10)]
             print(f"{len(refused)} of {len(waiting)} refused, others {others}")
             for task in waiting:
                 task.cancel()

@@ -8,6 +8,7 @@ import ssl
 import pytest
 
 from app.connectors.stomp import addresses
+from app.domain.errors import ConnectionLost
 from app.domain.link import LinkFault, LinkState
 from tests.brokers.tls import Authority
 from tests.contract.conftest import WAIT
@@ -251,3 +252,33 @@ async def test_closing_while_nothing_answers(subject: Connect) -> None:
         await peer.frame("CONNECT")
         await asyncio.wait_for(it.connector.close(WAIT), 1)
         assert it.connector.status.state is LinkState.CLOSED
+
+
+async def test_a_broker_that_ends_while_it_does_not_read_is_gone_at_once(subject: Connect) -> None:
+    async with ScriptedPeer.listen(Script(connected=RABBIT, receipts=False)) as peer, subject(peer.address) as it:
+        connection = await peer.connection()
+        connection.stop_reading()
+        session = it.connector._publisher._link.current
+        assert session is not None
+        waiting = []
+        while session.transport.buffered == 0:
+            waiting.append(it.putting(bytes(500_000)))
+            await asyncio.sleep(0.01)
+        assert session.transport.is_writable, "so much may be on its way"
+        connection.half_close()
+        for each in waiting:
+            with pytest.raises(ConnectionLost):
+                await asyncio.wait_for(each, WAIT / 2)
+        peer.script.receipts = True
+        await it.put()
+        assert len(peer.connections) == 2
+
+
+async def test_a_link_that_is_renewed_again_and_again_is_never_down(subject: Connect) -> None:
+    async with ScriptedPeer.listen(Script(connected=RABBIT)) as peer, subject(peer.address) as it:
+        for number in range(2, 6):
+            it.connector._publisher._link.renew()
+            await peer.connection(number)
+            await it.state(LinkState.UP)
+        assert LinkState.DOWN not in it.states
+        assert len(peer.connections) == 5

@@ -322,3 +322,15 @@ async def confirm_all_but(peer: ScriptedPeer, path: str) -> None:
         if frame["destination"] != path:
             with contextlib.suppress(OSError):
                 await connection.send("RECEIPT", {"receipt-id": frame["receipt"]})
+
+
+async def test_a_name_that_the_next_broker_cannot_have_ends_only_its_own_subscription(subject: Connect) -> None:
+    async with ScriptedPeer.listen(Script(connected=ACTIVE)) as peer, subject(peer.address) as it:
+        impossible, _ = await it.consume(queue("amq.jobs"))
+        possible, _ = await it.consume(topic("news"))
+        peer.script.connected = RABBIT
+        (await peer.connection()).reset()
+        assert await possible.word() == "lost"
+        assert await possible.word() == "restored"
+        assert await impossible.word() == "lost"
+        assert (await impossible.word()).startswith("cancelled")

@@ -49,8 +49,12 @@ class Blame:
             loose = any(quoted & _parts(path, unquote) for path in self._loose)
             named = fits[0] if len(fits) == 1 and not loose else None
         if named is not None:
-            self._named[named.path] = asyncio.get_running_loop().time()
+            self._named = {**self._named_lately(), named.path: asyncio.get_running_loop().time()}
         return named
+
+    def _named_lately(self) -> dict[str, float]:
+        since = asyncio.get_running_loop().time() - _NAMED_FOR
+        return {path: at for path, at in self._named.items() if at >= since}
 
     def unexplained(self, text: str) -> None:
         """An ERROR that fits no request, or several."""
@@ -61,8 +65,7 @@ class Blame:
 
     def suspects(self) -> Iterable[str]:
         """Whom to suspect when the broker closes now: who was named just before, else everybody in flight."""
-        since = asyncio.get_running_loop().time() - _NAMED_FOR
-        named = {path for path, at in self._named.items() if path and at >= since}
+        named = {path for path in self._named_lately() if path}
         return named or {pending.path for pending in self._confirms if pending.path}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -151,8 +152,8 @@ class Link:
         reason = await self._live(session)
         if session.retiring:
             logger.info("%s: another connection takes the place of this one", self.name)
-        else:
-            self._note(reason, "connection lost")
+            return self._backoff.after_life(math.inf)  # however short, it was ended on purpose
+        self._note(reason, "connection lost")
         return self._backoff.after_life(time.monotonic() - began)
 
     def _note(self, fault: LinkFailed, what: str) -> None:

@@ -77,7 +77,11 @@ class Publisher:
                 session.declared.add(path)
                 headers.update(session.dialect.declare_headers(destination))
             pending = session.send(path, publication.body, publication.content_type, headers, confirm=confirm)
-            await self._sent(session, pending, deadline, timeout)
+            try:
+                await self._sent(session, pending, deadline, timeout)
+            finally:
+                # An error's traceback holds this frame, and the frame the error: the body would stay with them.
+                del pending
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -105,6 +109,7 @@ class Publisher:
 
     async def _sent(self, session: Session, pending: Pending | None, deadline: float, timeout: float) -> None:
         """Wait for the RECEIPT, or where none was asked for until the kernel took the frame."""
+        asked = pending is not None
         try:
             async with asyncio.timeout_at(deadline):
                 await (session.transport.writable() if pending is None else pending.future)
@@ -113,5 +118,6 @@ class Publisher:
         finally:
             if pending is not None:
                 session.forget(pending)
-        if pending is None and not session.is_open:
+            pending = None  # as in `publish`
+        if not asked and not session.is_open:
             raise ConnectionLost("the connection was lost while the frame was handed over")

@@ -54,6 +54,7 @@ class Restorer:
                 logger.warning("%s not restored: %s", subscription.destination.uri, error)
             except GatewayError as error:
                 subscription.cancelled(str(error))
+                return  # it may be a name that this broker cannot have
             except TimeoutError:
                 _not_confirmed(subscription, session, careful=careful)
             # RabbitMQ may send a RECEIPT all the same; what else was on the wire may be to blame as well.

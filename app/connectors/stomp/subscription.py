@@ -94,7 +94,7 @@ class StompSubscription(Subscription):
         self._on_cancelled(detail)
 
     def _on_cancelled(self, detail: str) -> None:
-        self._session = None
+        self._let_go()
         self.ended = detail
         self._on_end(self)
         self._listener.on_cancelled(detail)
@@ -188,6 +188,8 @@ class StompSubscription(Subscription):
         if session is not None and session.is_open:
             # Goes on where the caller's patience ends: what is unacked must not stay locked to the connection.
             await asyncio.wait([self._spawn(self._finish(session))], timeout=timeout)
+        else:
+            self._let_go()
 
     async def _finish(self, session: Session) -> None:
         try:
@@ -200,6 +202,12 @@ class StompSubscription(Subscription):
                 session.abort(LinkFailed(LinkFault.TIMEOUT, "the broker did not confirm the end of a subscription"))
         finally:
             session.drop_route(self._id)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Nothing keeps what has ended: a timer for late acks would, with the listener and all its messages."""
+        self._session = self._returns = None
+        self._unacked.clear()
 
     async def _unsubscribe(self, session: Session) -> None:
         returns = self._returns

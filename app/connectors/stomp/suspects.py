@@ -27,6 +27,7 @@ class Suspects:
     def ended(self, paths: Iterable[str], now: float) -> list[str]:
         """The connection ended with these in flight; the ones that rest from now on."""
         caught = []
+        self._resting = {path: until for path, until in self._resting.items() if until > now}
         for path in paths:
             ends = self._ends.pop(path, None) or deque(maxlen=ENDS)
             ends.append(now)

@@ -120,6 +120,10 @@ class StompTransport(asyncio.Protocol):
         except LinkFailed as fault:
             self.abort(fault)
 
+    def eof_received(self) -> None:
+        """The broker says no more. asyncio would first write what is left, and the link seem up until then."""
+        self.abort(LinkFailed(LinkFault.CLOSED_BY_BROKER, _closing_words(None)))
+
     def pause_writing(self) -> None:
         self._writable.clear()
         self._taken_at = self._loop.time()

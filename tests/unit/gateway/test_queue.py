@@ -19,7 +19,8 @@ class Bench:
     def __init__(self, form: Format = "data") -> None:
         self.counts = Counts()
         self.left: list[QueueReader] = []
-        self.reader = QueueReader(form, self.left.append)
+        self.grown: list[int] = []
+        self.reader = QueueReader(form, self.left.append, self.grown.append)
         self.subscription = FakeSubscription(self.reader)
         self.reader.attach(self.subscription, self.counts)
 
@@ -136,7 +137,7 @@ async def test_when_the_broker_ends_it_the_stream_ends_and_nothing_is_acked() ->
 
 @pytest.mark.parametrize("late", [True, False])
 async def test_a_message_before_the_subscription_is_known_is_kept(*, late: bool) -> None:
-    reader = QueueReader("data", lambda _reader: None)
+    reader = QueueReader("data", lambda _reader: None, lambda _size: None)
     subscription = FakeSubscription(reader)
     subscription.deliver(b"a")
     if late:
@@ -152,3 +153,41 @@ async def test_what_went_back_is_not_shown() -> None:
     bench.reader.on_withdrawn("9")
     assert bench.take() == ["a", "c"]
     assert bench.subscription.acked == ["1", "3"]
+
+
+async def test_who_gives_way_hands_one_message_over_and_ends() -> None:
+    bench = Bench()
+    bench.subscription.deliver(b"aa", b"bb", b"cc")
+    assert bench.reader.give_way() == 4
+    bench.subscription.deliver(b"dd")
+    batch = bench.reader.take()
+    assert (batch.events, batch.end) == (1, "memory")
+    bench.reader.handed_over(batch)
+    assert bench.subscription.acked == ["1"]
+    assert bench.reader.buffered == sum(bench.grown) == 0
+
+
+async def test_who_gives_way_while_it_writes_keeps_only_that() -> None:
+    bench = Bench()
+    bench.subscription.deliver(b"aa", b"bb", b"cc")
+    batch = bench.reader.take(1)
+    assert bench.reader.give_way() == 4
+    bench.reader.handed_over(batch)
+    assert bench.subscription.acked == ["1"]
+    assert bench.reader.take().end == "memory"
+
+
+async def test_every_change_is_told() -> None:
+    bench = Bench()
+    bench.subscription.deliver(b"aa", b"bb", b"cc")
+    assert sum(bench.grown) == 6
+    bench.take(1)
+    assert sum(bench.grown) == 4
+    bench.reader.on_withdrawn("2")
+    assert sum(bench.grown) == 2
+    bench.reader.on_lost()
+    assert sum(bench.grown) == 0
+    bench.subscription.deliver(b"dd")
+    bench.reader.take()
+    await bench.reader.close()
+    assert sum(bench.grown) == 0

@@ -73,3 +73,13 @@ async def test_a_lone_request_is_remembered(confirms: Confirms) -> None:
     known.unexplained("third")
     assert known.lone is None
     assert known.suspects() == {"/queue/a", "/queue/b"}
+
+
+async def test_names_are_forgotten_as_soon_as_they_explain_no_end(
+    confirms: Confirms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blame, "_NAMED_FOR", 0.0)
+    known = Blame(confirms)
+    for number in range(50):
+        assert known.culprit(confirms.expect(f"/queue/{number}").receipt, "not authorized", UNQUOTE) is not None
+    assert len(known._named) <= 1

@@ -40,3 +40,11 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         known.ended(["/queue/old"], 0)
     known.ended(["/queue/1", "/queue/2"], 0)
     assert known.ended(["/queue/old"], 0) == []
+
+
+def test_what_has_rested_is_forgotten_though_nobody_asks() -> None:
+    known = Suspects()
+    for number in range(50):
+        for second in range(ENDS):
+            known.ended([f"/queue/{number}"], number * (REST + 1) + second)
+    assert len(known._resting) <= 1
