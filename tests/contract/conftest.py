@@ -121,3 +121,11 @@ async def site(request: pytest.FixtureRequest, unique: Unique) -> AsyncIterator[
     yield site
     await site.connector.close(WAIT)
     assert site.connector.status.state is LinkState.CLOSED
+
+
+@pytest.fixture
+async def activemq_site(request: pytest.FixtureRequest, unique: Unique) -> AsyncIterator[Site]:
+    """For what only ActiveMQ can."""
+    site = await open_site("activemq", service_settings("activemq", request), unique)
+    yield site
+    await site.connector.close(WAIT)

@@ -88,8 +88,6 @@ class Dialect:
 
     def send_headers(self, publication: Publication, reply_to: str | None = None) -> Headers:
         """Headers of SEND beside destination, content-type and receipt; `reply_to` is a STOMP destination."""
-        if publication.delay_ms is not None or publication.group is not None:
-            raise NotSupportedByBroker("delay and group are not mapped to this broker")
         headers = {**publication.headers, "mq-message-id": publication.message_id}
         optional = {
             "correlation-id": publication.correlation_id,
@@ -101,6 +99,10 @@ class Dialect:
             headers["persistent"] = "true"  # ActiveMQ takes only this spelling
         if publication.ttl_ms is not None:
             headers.update(self.ttl(publication.ttl_ms))
+        if publication.delay_ms is not None:
+            headers.update(self.delay(publication.delay_ms))
+        if publication.group is not None:
+            headers.update(self.group(publication.group))
         if reply_to is not None:
             headers["reply-to"] = reply_to
         return headers
@@ -108,6 +110,14 @@ class Dialect:
     def ttl(self, milliseconds: int) -> Headers:
         """The time to live, in this broker's header."""
         return {"expires": str(int(time.time() * 1000) + milliseconds)}
+
+    def delay(self, _milliseconds: int) -> Headers:
+        """Delivery after this time, in this broker's header; raises NotSupportedByBroker."""
+        raise NotSupportedByBroker(f"{self.name} does not deliver later")
+
+    def group(self, _name: str) -> Headers:
+        """One consumer for all messages of a group, in this broker's header; raises NotSupportedByBroker."""
+        raise NotSupportedByBroker(f"{self.name} has no message groups")
 
     def declare_headers(self, destination: Destination) -> Headers:
         """Sent with the first SEND and SUBSCRIBE of a session: the arguments of the queue behind it."""
@@ -209,12 +219,21 @@ class RabbitMQ(Dialect):
 
 
 class ActiveMQ(Dialect):
-    """ActiveMQ Classic. Facts: activemq.apache.org/components/classic/documentation/stomp, observed on 5.17."""
+    """ActiveMQ Classic. Facts: activemq.apache.org/components/classic/documentation/stomp, observed on 5.17.
+
+    It delays only with `schedulerSupport="true"` in its configuration; without, it ignores the wish and says nothing.
+    """
 
     name = "ActiveMQ"
     prefetch_header = "activemq.prefetchSize"
     #: It looks once in an interval and is content with a frame it sent since: silent for two, observed on 5.17.
     silent_intervals = 2.5
+
+    def delay(self, milliseconds: int) -> Headers:
+        return {"AMQ_SCHEDULED_DELAY": str(milliseconds)}
+
+    def group(self, name: str) -> Headers:
+        return {"JMSXGroupID": name}
 
     def declare_headers(self, destination: Destination) -> Headers:
         return {}  # queue arguments are RabbitMQ's
@@ -224,6 +243,10 @@ class Artemis(ActiveMQ):
     """ActiveMQ Artemis, with the acceptor's prefixes /queue/ and /topic/. Prefetch there is in bytes."""
 
     name = "Artemis"
+
+    def delay(self, milliseconds: int) -> Headers:
+        # Its delivery time is a property with a number, and STOMP's properties are texts.
+        return Dialect.delay(self, milliseconds)
 
     def subscribe_headers(self, destination: Destination, prefetch: int | None) -> Headers:
         return {}

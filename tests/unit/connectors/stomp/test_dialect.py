@@ -215,11 +215,26 @@ def test_the_callers_headers_are_copied_and_never_win() -> None:
     assert own == {"mq-message-id": "forged", "a": "1"}
 
 
-@pytest.mark.parametrize("field", [{"delay_ms": 1}, {"group": "g"}])
-@pytest.mark.parametrize("dialect", [Dialect(), RabbitMQ(), ActiveMQ(), Artemis()])
-def test_what_no_broker_has_a_word_for_is_refused(dialect: Dialect, field: dict[str, Any]) -> None:
-    with pytest.raises(NotSupportedByBroker):
+@pytest.mark.parametrize(
+    ("dialect", "field"),
+    [
+        (Dialect(), {"delay_ms": 1}),
+        (Dialect(), {"group": "g"}),
+        (RabbitMQ(), {"delay_ms": 1}),
+        (RabbitMQ(), {"group": "g"}),
+        (Artemis(), {"delay_ms": 1}),
+    ],
+)
+def test_what_a_broker_has_no_word_for_is_refused(dialect: Dialect, field: dict[str, Any]) -> None:
+    with pytest.raises(NotSupportedByBroker, match=dialect.name):
         dialect.send_headers(_publication(**field))
+
+
+def test_delay_and_group_in_the_words_of_each_broker() -> None:
+    wish = _publication(delay_ms=1500, group="g")
+    asked = ActiveMQ().send_headers(wish)
+    assert (asked["AMQ_SCHEDULED_DELAY"], asked["JMSXGroupID"]) == ("1500", "g")
+    assert Artemis().send_headers(_publication(group="g"))["JMSXGroupID"] == "g"
 
 
 def test_queue_arguments_are_rabbitmqs() -> None:
