@@ -5,7 +5,6 @@ A dialect is pure: it turns our words into a broker's, and knows the broker's li
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,6 +117,10 @@ class Dialect:
     def group(self, _name: str) -> Headers:
         """One consumer for all messages of a group, in this broker's header; raises NotSupportedByBroker."""
         raise NotSupportedByBroker(f"{self.name} has no message groups")
+
+    def address_headers(self, _destination: Destination) -> Headers:
+        """Headers of every SEND that say what kind of destination it goes to, where the path does not."""
+        return {}
 
     def declare_headers(self, destination: Destination) -> Headers:
         """Sent with the first SEND and SUBSCRIBE of a session: the arguments of the queue behind it."""
@@ -239,19 +242,6 @@ class ActiveMQ(Dialect):
         return {}  # queue arguments are RabbitMQ's
 
 
-class Artemis(ActiveMQ):
-    """ActiveMQ Artemis, with the acceptor's prefixes /queue/ and /topic/. Prefetch there is in bytes."""
-
-    name = "Artemis"
-
-    def delay(self, milliseconds: int) -> Headers:
-        # Its delivery time is a property with a number, and STOMP's properties are texts.
-        return Dialect.delay(self, milliseconds)
-
-    def subscribe_headers(self, destination: Destination, prefetch: int | None) -> Headers:
-        return {}
-
-
 def _speakable(uri: MqUri) -> MqUri | None:
     """An mqURI that can be written and read back, else None: others name destinations as they like."""
     try:
@@ -263,28 +253,3 @@ def _speakable(uri: MqUri) -> MqUri | None:
 
 def _bad_name(reason: str) -> InvalidName:
     return InvalidName(f"the name has {reason}", errors=[FieldError("name", reason)])
-
-
-_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
-#: rabbitmq.com/docs/stomp: `stomp.max_frame_size`, 4 MiB since 3.12.2; above it the socket is closed without ERROR.
-_RABBITMQ_MAX_FRAME = 4 * 1024 * 1024
-_ACTIVEMQ_MAX_FRAME = 100 * 1024 * 1024
-
-
-def _version(server: str) -> tuple[int, int, int]:
-    found = _VERSION.search(server)
-    major, minor, patch = found.groups(default="0") if found else ("0", "0", "0")
-    return int(major), int(minor), int(patch)
-
-
-def recognise(server: str, max_frame: int | None = None) -> Dialect:
-    """The dialect for a `server` header such as `RabbitMQ/3.10.8`; `max_frame` overrides what is known of it."""
-    product = server.lower()
-    if product.startswith("rabbitmq"):
-        known = _RABBITMQ_MAX_FRAME if _version(server) >= (3, 12, 2) else None
-        return RabbitMQ(server, max_frame or known)
-    if "artemis" in product:
-        return Artemis(server, max_frame)
-    if "activemq" in product:
-        return ActiveMQ(server, max_frame or _ACTIVEMQ_MAX_FRAME)
-    return Dialect(server, max_frame)

@@ -49,6 +49,7 @@ class Publisher:
         """STOMP destination and headers of a SEND that this broker takes; raises BadRequest and its kin."""
         path = dialect.path(destination)
         headers = dialect.send_headers(publication, self._reply_path(dialect, publication.reply_to))
+        headers.update(dialect.address_headers(destination))
         dialect.check_frame(path, {**headers, **dialect.declare_headers(destination)}, publication)
         return path, headers
 

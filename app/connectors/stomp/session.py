@@ -17,8 +17,9 @@ from app.config.settings import ServiceSettings
 from app.connectors.stomp.addresses import Address
 from app.connectors.stomp.blame import Blame
 from app.connectors.stomp.confirms import Confirms, Pending
-from app.connectors.stomp.dialect import Dialect, Headers, recognise
+from app.connectors.stomp.dialect import Dialect, Headers
 from app.connectors.stomp.login import error_text, login_of, refused_login
+from app.connectors.stomp.recognise import recognise
 from app.connectors.stomp.transport import StompTransport
 from app.domain.errors import BrokerRejected, BrokerUnavailable, ConnectionLost
 from app.domain.link import LinkFailed, LinkFault

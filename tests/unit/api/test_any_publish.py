@@ -16,7 +16,8 @@ from app.api.publish import _check_size, _publication
 from app.api.request_headers import RequestHeaders
 from app.config.settings import LimitSettings, QueueSettings
 from app.connectors.base import Destination
-from app.connectors.stomp.dialect import ActiveMQ, Artemis, Dialect, RabbitMQ
+from app.connectors.stomp.artemis import Artemis
+from app.connectors.stomp.dialect import ActiveMQ, Dialect, RabbitMQ
 from app.connectors.stomp.frames import encode
 from app.domain.errors import GatewayError
 from app.domain.message import Publication

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from app.config.settings import QueueSettings, TopicSettings
 from app.connectors.base import Destination
-from app.connectors.stomp.dialect import ActiveMQ, Artemis, Dialect, RabbitMQ, line_bytes, recognise
+from app.connectors.stomp.artemis import Artemis
+from app.connectors.stomp.dialect import ActiveMQ, Dialect, RabbitMQ, line_bytes
 from app.connectors.stomp.frames import Frame, encode
+from app.connectors.stomp.recognise import recognise
 from app.domain.errors import BodyTooLarge, InvalidHeader, InvalidName, NotSupportedByBroker
 from app.domain.message import Publication
 from app.domain.uri import DestinationType, MqUri, check_name
@@ -222,7 +224,6 @@ def test_the_callers_headers_are_copied_and_never_win() -> None:
         (Dialect(), {"group": "g"}),
         (RabbitMQ(), {"delay_ms": 1}),
         (RabbitMQ(), {"group": "g"}),
-        (Artemis(), {"delay_ms": 1}),
     ],
 )
 def test_what_a_broker_has_no_word_for_is_refused(dialect: Dialect, field: dict[str, Any]) -> None:
@@ -232,9 +233,20 @@ def test_what_a_broker_has_no_word_for_is_refused(dialect: Dialect, field: dict[
 
 def test_delay_and_group_in_the_words_of_each_broker() -> None:
     wish = _publication(delay_ms=1500, group="g")
-    asked = ActiveMQ().send_headers(wish)
-    assert (asked["AMQ_SCHEDULED_DELAY"], asked["JMSXGroupID"]) == ("1500", "g")
-    assert Artemis().send_headers(_publication(group="g"))["JMSXGroupID"] == "g"
+    for dialect in (ActiveMQ(), Artemis()):
+        asked = dialect.send_headers(wish)
+        assert (asked["AMQ_SCHEDULED_DELAY"], asked["JMSXGroupID"]) == ("1500", "g")
+
+
+def test_artemis_is_told_what_is_a_queue_and_counts_bytes() -> None:
+    assert Artemis().address_headers(_queue()) == {"destination-type": "ANYCAST"}
+    assert Artemis().address_headers(_topic()) == {"destination-type": "MULTICAST"}
+    assert Artemis().subscribe_headers(_topic(), None) == {"subscription-type": "MULTICAST"}
+    assert Artemis().subscribe_headers(_queue(), 5) == {"subscription-type": "ANYCAST", "consumer-window-size": "51200"}
+    own = _queue(destination="jobs::jobs")
+    assert Artemis().address_headers(own) == {}
+    assert Artemis().subscribe_headers(own, 1) == {"consumer-window-size": "10240"}
+    assert ActiveMQ().address_headers(_queue()) == RabbitMQ().address_headers(_queue()) == {}
 
 
 def test_queue_arguments_are_rabbitmqs() -> None:
@@ -244,7 +256,7 @@ def test_queue_arguments_are_rabbitmqs() -> None:
     assert RabbitMQ().subscribe_headers(quorum, None) == {"x-queue-type": "quorum"}
     assert ActiveMQ().declare_headers(quorum) == {}
     assert ActiveMQ().subscribe_headers(quorum, 5) == {"activemq.prefetchSize": "5"}
-    assert Artemis().subscribe_headers(quorum, 5) == {}
+    assert Artemis().declare_headers(quorum) == {}
     assert Dialect().subscribe_headers(_topic(), None) == {}
 
 
