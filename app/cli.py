@@ -192,7 +192,11 @@ def subscribe(
     destination: Destination,
     *,
     form: Annotated[
-        Format, typer.Option("--format", help="data: the message; envelope: with its headers, as one JSON object.")
+        Format,
+        typer.Option(
+            "--format",
+            help="data: the message; envelope: with its headers, as one JSON object; cloudevents: a CloudEvent.",
+        ),
     ] = Format.DATA,
     count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many messages.")] = None,
     start: Annotated[
@@ -209,7 +213,7 @@ def subscribe(
     Queue each message is taken: no other consumer gets it.
     """
     following = Following(uri=destination, format=form.value, start=start, last_event_id=last_event_id)
-    printer = EventPrinter(sys.stdout.buffer, _notice, envelope=form is Format.ENVELOPE, as_json=as_json)
+    printer = EventPrinter(sys.stdout.buffer, _notice, envelope=form is not Format.DATA, as_json=as_json)
     follower = Follower(Target(url, token), following, _notice)
     try:
         with _one_line_errors(), closing(follower.events()) as events:

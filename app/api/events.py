@@ -30,7 +30,7 @@ CLOSE_SECONDS = 10.0
 MAX_EVENT_ID = 1024
 
 PARAMETERS = ("format", "slow", "from", "last_event_id", "status", "ack")
-_FORMATS: dict[str, Format] = {"data": "data", "envelope": "envelope"}
+_FORMATS: dict[str, Format] = {"data": "data", "envelope": "envelope", "cloudevents": "cloudevents"}
 _SLOW: dict[str, Slow | None] = {"gap": "gap", "latest": "latest", "disconnect": "disconnect"}
 _BOOLEAN = {"true": True, "false": False}
 

@@ -31,6 +31,7 @@ class Format(StrEnum):
 
     DATA = "data"
     ENVELOPE = "envelope"
+    CLOUDEVENTS = "cloudevents"
 
 
 class Start(StrEnum):

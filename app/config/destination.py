@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from app.config.section import Section, Size, TextList, only
+from app.config.json_schema import JsonSchema
+from app.config.section import ReadableFile, Section, Size, TextList, only
 
 
 class DestinationSettings(Section):
@@ -39,11 +39,31 @@ class DestinationSettings(Section):
     check_json: bool = True
     """Whether a publish with a JSON media type must hold valid JSON."""
 
-    json_schema: Annotated[Path | None, only(None)] = Field(default=None, alias="schema")
-    """JSON Schema file that JSON bodies must fit. Not supported in this version."""
+    json_schema: ReadableFile | None = Field(default=None, alias="schema")
+    """JSON Schema file that bodies must fit; what is not JSON is refused too. References stay within the
+    file. Read when the configuration is."""
 
     default_content_type: Annotated[str, Field(min_length=3, max_length=255)] | None = None
     """Content type of a publish that names none; unset means `application/octet-stream`."""
+
+    _schema: JsonSchema | None = PrivateAttr(default=None)
+
+    @property
+    def schema_of_bodies(self) -> JsonSchema | None:
+        """`schema`, compiled."""
+        return self._schema
+
+    @model_validator(mode="after")
+    def _schema_is_one(self) -> Self:
+        if self.json_schema is None:
+            return self
+        if not self.check_json:
+            raise ValueError("`schema` and `check_json: false` exclude each other")
+        try:
+            self._schema = JsonSchema(self.json_schema.read_text(encoding="utf-8"))
+        except ValueError as error:  # what is not UTF-8 included
+            raise ValueError(f"{self.json_schema}: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _arguments_need_our_name(self) -> Self:

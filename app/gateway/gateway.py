@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
+from app.config.destination import DestinationSettings
 from app.config.loader import load_settings
 from app.config.settings import Settings
 from app.connectors.base import Destination, MQConnector
-from app.domain.errors import BodyTooLarge, Draining, FieldError, InvalidHeader
+from app.domain.errors import BodyTooLarge, Draining, FieldError, InvalidHeader, SchemaViolation
 from app.domain.link import LinkState
 from app.domain.message import Message, Publication, Published
 from app.domain.uri import DestinationType, MqUri
@@ -37,7 +38,7 @@ from app.gateway.streams import Streams
 from app.gateway.views import DestinationView, ServiceView, destination_view, service_view
 from app.telemetry.metrics import Metrics
 from app.wire.headers import check_publication
-from app.wire.payload import check_json, is_json
+from app.wire.payload import check_json, is_json, parse_json
 
 #: Seconds for everything when the gateway closes; a server waits 10.
 CLOSE_SECONDS = 8.0
@@ -174,7 +175,16 @@ class Gateway:
         if len(publication.body) > limit:
             raise BodyTooLarge(f"the body has {len(publication.body)} bytes, this destination takes {limit}")
         self._check_reply_to(destination, publication.reply_to)
-        if destination.settings.check_json and is_json(publication.content_type):
+        self._check_body(destination.settings, publication)
+
+    def _check_body(self, settings: DestinationSettings, publication: Publication) -> None:
+        schema = settings.schema_of_bodies
+        if not is_json(publication.content_type):
+            if schema is not None:
+                raise SchemaViolation("the body must be JSON, and its Content-Type say so, to fit a JSON Schema")
+        elif schema is not None:
+            schema.check(parse_json(publication.body))
+        elif settings.check_json:
             check_json(publication.body)
 
     def _check_reply_to(self, destination: Destination, reply_to: MqUri | None) -> None:

@@ -98,9 +98,7 @@ class QueueReader(Reader):
         return Batch(b"".join(parts), len(parts))
 
     def _encode(self, delivery: Delivery) -> bytes:
-        if self._format == "envelope":
-            return sse.message_envelope(delivery.message, None)
-        return sse.message_data(delivery.message, None)
+        return sse.FORMATS[self._format](delivery.message, None)
 
     def handed_over(self, batch: Batch) -> None:
         super().handed_over(batch)

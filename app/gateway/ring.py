@@ -182,9 +182,7 @@ class Ring:
         position = self.position(entry.number)
         if entry.message is None:
             return sse.gap(str(self.uri), "link_lost", None, position=position)
-        if form == "envelope":
-            return sse.message_envelope(entry.message, position)
-        return sse.message_data(entry.message, position)
+        return sse.FORMATS[form](entry.message, position)
 
 
 def _message_bytes(message: Message) -> int:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-Format = Literal["data", "envelope"]
+Format = Literal["data", "envelope", "cloudevents"]
 Slow = Literal["gap", "latest", "disconnect"]
 
 

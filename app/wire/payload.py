@@ -68,8 +68,8 @@ def as_text(body: bytes) -> str | None:
         return None
 
 
-def _body_member(message: Message) -> tuple[bytes, str]:
-    """The envelope's `body` as JSON bytes, and its `body_encoding`."""
+def body_member(message: Message) -> tuple[bytes, str]:
+    """The body as JSON bytes, and how it got there: `json`, `text` or `base64`."""
     if is_json(message.content_type) and is_valid_json(message.body):
         return message.body, "json"  # pasted as it is: numbers keep their digits, members their order
     text = as_text(message.body)
@@ -80,7 +80,7 @@ def _body_member(message: Message) -> tuple[bytes, str]:
 
 def envelope(message: Message, position: str | None) -> bytes:
     """One message as a JSON object; `position` becomes its `id`, null where it has none."""
-    body, encoding = _body_member(message)
+    body, encoding = body_member(message)
     head = {
         "id": position,
         "message_id": message.message_id,
@@ -93,9 +93,10 @@ def envelope(message: Message, position: str | None) -> bytes:
         "redelivered": message.redelivered,
         "received_at": rfc3339(message.received_at),
     }
-    parts = [_dumps(head)[:-1], b',"body":', body, b",", _dumps(tail)[1:]]
+    parts = [dumps(head)[:-1], b',"body":', body, b",", dumps(tail)[1:]]
     return b"".join(parts)
 
 
-def _dumps(value: dict[str, Any]) -> bytes:
+def dumps(value: dict[str, Any]) -> bytes:
+    """A JSON object without spaces, in UTF-8."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 from app.domain.message import Message
+from app.wire.cloud_event import structured
 from app.wire.payload import as_text, envelope
 
 
@@ -59,3 +61,16 @@ def message_data(message: Message, position: str | None) -> bytes:
 def message_envelope(message: Message, position: str | None) -> bytes:
     """format=envelope: one JSON object."""
     return event(envelope(message, position), position=position)
+
+
+def message_cloud_event(message: Message, position: str | None) -> bytes:
+    """format=cloudevents: a CloudEvent in structured mode."""
+    return event(structured(message), position=position)
+
+
+#: By the name of a format.
+FORMATS: dict[str, Callable[[Message, str | None], bytes]] = {
+    "data": message_data,
+    "envelope": message_envelope,
+    "cloudevents": message_cloud_event,
+}

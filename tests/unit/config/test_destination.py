@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from app.config.destination import QueueSettings, TopicSettings
+from app.config.json_schema import JsonSchema
 
 
 def test_queues_are_persistent_and_topics_are_not() -> None:
@@ -32,11 +35,38 @@ def test_arguments_and_a_destination_exclude_each_other() -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [{"replay": "stream"}, {"stream": "s"}, {"stream_max_age": "7D"}, {"subscriptions": ["a"]}, {"schema": "x"}],
+    [{"replay": "stream"}, {"stream": "s"}, {"stream_max_age": "7D"}, {"subscriptions": ["a"]}],
 )
 def test_later_options_are_refused(option: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="not supported in this version"):
         TopicSettings.model_validate(option)
+
+
+def test_a_schema_is_read_with_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.schema.json"
+    file.write_text('{"type": "object"}', encoding="utf-8")
+    before = QueueSettings.model_validate({"schema": str(file)})
+    assert before.schema_of_bodies == JsonSchema('{"type": "object"}')
+    assert before == QueueSettings.model_validate({"schema": str(file)})
+    file.write_text("{}", encoding="utf-8")
+    assert before != QueueSettings.model_validate({"schema": str(file)})
+    assert QueueSettings().schema_of_bodies is None
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", None])
+def test_a_schema_that_is_none_is_refused_with_its_file(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "jobs.schema.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ValidationError, match=r"jobs\.schema\.json"):
+        QueueSettings.model_validate({"schema": str(file)})
+
+
+def test_a_schema_needs_bodies_that_are_checked(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.schema.json"
+    file.write_text("{}", encoding="utf-8")
+    with pytest.raises(ValidationError, match="exclude each other"):
+        QueueSettings.model_validate({"schema": str(file), "check_json": False})
 
 
 @pytest.mark.parametrize("option", [{"prefetch": 0}, {"ring_messages": 0}, {"linger": -1}, {"slow": "stop"}])

@@ -21,6 +21,7 @@ from app.domain.errors import (
     InvalidJson,
     InvalidName,
     Overloaded,
+    SchemaViolation,
     UnknownDestination,
     UnknownService,
 )
@@ -490,3 +491,28 @@ async def test_the_end_comes_in_time_whatever_hangs(monkeypatch: pytest.MonkeyPa
 def test_the_deadlines_of_the_end_fit_into_the_server_s() -> None:
     assert module.GIVE_BACK_SECONDS + 3 * closing.CUT_OFF_SECONDS < module.CLOSE_SECONDS / 1.5
     assert module.CLOSE_SECONDS <= LIFESPAN_SECONDS - 2
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "refusal"),
+    [
+        (b'{"JobID": 1}', "application/json", None),
+        (b'{"JobID": "1"}', "application/json", SchemaViolation),
+        (b'{"JobID": 1}', "application/vnd.job+json; charset=utf-8", None),
+        (b"{", "application/json", InvalidJson),
+        (b'{"JobID": 1}', "text/plain", SchemaViolation),
+    ],
+)
+async def test_bodies_fit_the_schema_of_their_destination(
+    tmp_path: Path, body: bytes, content_type: str, refusal: type[BadRequest] | None
+) -> None:
+    file = tmp_path / "job.json"
+    file.write_text('{"properties": {"JobID": {"type": "integer"}}}', encoding="utf-8")
+    services = {"svc": {"mq_type": "Memory", "queues": {"jobs": {"schema": str(file)}}}}
+    async with Gateway(_settings(services)) as gateway:
+        publishing = gateway.publish(_destination(gateway), _publication(body, content_type=content_type), timeout=1)
+        if refusal is None:
+            assert (await publishing).confirmed
+        else:
+            with pytest.raises(refusal):
+                await publishing
