@@ -55,9 +55,13 @@ class Take:
         self.error = error
         self.changed.set()
 
-    def check(self) -> None:
-        """Leases that were lost meanwhile are no part of the answer; raises the error where nothing else is."""
+    def drop_lost(self) -> None:
+        """Leases that ended meanwhile are no part of the answer."""
         self.leases = [lease for lease in self.leases if not lease.over]
+        self._size = sum(lease.size for lease in self.leases)
+
+    def check(self) -> None:
+        """Raises the error where nothing else is here."""
         if self.error is not None and not self.leases:
             raise self.error
 

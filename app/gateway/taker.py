@@ -81,6 +81,7 @@ class Taker:
 
     async def _gather(self, take: Take) -> None:
         while True:
+            take.drop_lost()
             take.check()
             until = take.until(self._asked_at, opening=self._opening > 0)
             if self._stopped or take.lacks <= 0 or until <= self._now():
@@ -218,6 +219,8 @@ class Taker:
         for lease in leased.values():
             self._terms.leases.void(lease)
         self._close(lane)
+        for take in self._waiting:
+            take.drop_lost()
         if detail is None:
             self._grow()
         else:
