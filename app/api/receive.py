@@ -163,7 +163,8 @@ async def _send(exchange: Exchange, answer: Answer, patience: float) -> bool:
         head += ((b"content-type", answer.content_type), (b"content-length", b"%d" % len(answer.body)))
     try:
         connection.write_through()
-        await exchange.start(answer.status, head)
+        async with asyncio.timeout(patience):
+            await exchange.start(answer.status, head)
         await connection.send(answer.body, patience=patience)
         await connection.send(b"", patience=patience)  # returns when the kernel has taken it all
     except TimeoutError:

@@ -254,7 +254,7 @@ async def test_a_token_holds_here_for_its_destination_and_unchanged(bench: Bench
 # What the connector tells.
 
 
-async def test_behaviour_10_after_a_lost_link_a_lease_is_expired(bench: Bench) -> None:
+async def test_after_a_lost_link_a_lease_is_expired(bench: Bench) -> None:
     (lease,) = await bench.taken(b"1")
     bench.lanes[0].listener.on_lost()
     bench.lanes[0].listener.on_restored()
