@@ -60,9 +60,9 @@ class Gateway:
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.started_at = time.time()
         self._counters = Counters(settings.services)
-        self._streams = Streams(self.metrics, self._counters.used, self._on_grew)
         linger = settings.limits.receive_linger
         self.takings = Takings(self.instance, self.metrics, self._counters.used, self._on_grew, linger=linger)
+        self._streams = Streams(self.metrics, self._counters.used, self._on_grew, self.takings)
         self._registry = Registry(settings, self.metrics, self._on_state)
         self.budget = Budget(settings.limits.memory, self._buffered, self._give_way)
         self.outbox = Outbox(settings.limits.memory // OUTBOX_PART, self._on_grew)

@@ -35,9 +35,12 @@ class LaneOwner(Protocol):
 
 
 class Lane:
-    """The Listener of one subscription. `since` (loop time) is when it last began to wait, or got a message."""
+    """The Listener of one subscription. `since` (loop time) is when it last began to wait, or got a message.
 
-    def __init__(self, owner: LaneOwner) -> None:
+    One that `stays` belongs to somebody who wants the next message in any case, be it the one just given back.
+    """
+
+    def __init__(self, owner: LaneOwner, *, stays: bool = False) -> None:
         self.since = 0.0
         #: Tokens of messages that wait here for a taker.
         self.parked: set[str] = set()
@@ -45,6 +48,7 @@ class Lane:
         #: A message is to go back: the lane ends as soon as no lease holds it.
         self.returns = False
         self._owner = owner
+        self._stays = stays
         self._subscription: Subscription | None = None
         self._early: list[Delivery] = []
         self._over = False
@@ -61,9 +65,13 @@ class Lane:
 
     async def open(self, destination: Destination, connector: MQConnector, timeout: float) -> None:
         """Subscribe; raises what MQConnector.subscribe raises."""
-        self._subscription = await connector.subscribe(
+        subscription = await connector.subscribe(
             destination, self, acknowledge=True, prefetch=PREFETCH, timeout=timeout
         )
+        if self._over:  # closed while the broker was asked
+            await subscription.close(CLOSE_DEADLINE)
+            return
+        self._subscription = subscription
         self.since = _now()
 
     def release_early(self) -> None:
@@ -96,6 +104,15 @@ class Lane:
         return taken
 
     def give_back(self, delivery: Delivery) -> bool:
+        """The broker has the message again: by the end of the lane, where it does not stay for the next one."""
+        if not self._stays:
+            return self.expire(delivery)
+        subscription = self._take_out(delivery)
+        taken = subscription is not None and subscription.nack(delivery)
+        self._owner.settled(self)
+        return taken
+
+    def expire(self, delivery: Delivery) -> bool:
         """The lane ends, and with it the broker has the message again."""
         subscription = self._take_out(delivery)
         self.returns = True

@@ -16,7 +16,8 @@ from app.domain.uri import MqUri
 #: What became of an answer to a lease. `elsewhere`: it is another replica's, which cannot be reached.
 Result = Literal["done", "expired", "unknown", "elsewhere"]
 #: How a lease ended: the closed set of `mq_gateway_leases_ended_total{reason}`.
-Ending = Literal["acked", "nacked", "rejected", "expired", "lost"]
+#: `lost`: the broker had the message already; `left`: the client had gone.
+Ending = Literal["acked", "nacked", "rejected", "expired", "lost", "left"]
 
 #: Ends (count) that are remembered, so that an answer given twice is `done` twice; older ones are `expired`.
 MAX_REMEMBERED = 100_000
@@ -35,6 +36,9 @@ class Holder(Protocol):
 
     def give_back(self, delivery: Delivery) -> bool:
         """Back to the queue; False as for ack."""
+
+    def expire(self, delivery: Delivery) -> bool:
+        """The same, for nobody said anything in time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -145,15 +149,15 @@ class Leases:
     # What happens without a word of the worker.
 
     def give_back(self, leases: Iterable[Lease]) -> None:
-        """Back to their queues, now."""
+        """Back to their queues, now: the client has gone."""
         for lease in list(leases):
             if lease.number in self._live:
-                self._return(lease, "nacked")
+                self._return(lease, "left")
 
-    def void(self, lease: Lease) -> None:
-        """The broker has the message already: the link was lost, or it waited too long."""
+    def void(self, lease: Lease, ending: Ending = "lost") -> None:
+        """It holds no longer, and whoever holds the message sees to it; lost: the broker has it already."""
         if lease.number in self._live:
-            self._forget(lease, "lost")
+            self._forget(lease, ending)
 
     def close(self) -> None:
         """At shutdown: whoever holds the messages gives them back."""
@@ -164,7 +168,8 @@ class Leases:
             self._timer.cancel()
 
     def _return(self, lease: Lease, ending: Ending) -> None:
-        self._settle(lease, ending, lease.holder.give_back(lease.delivery))
+        end = lease.holder.expire if ending == "expired" else lease.holder.give_back
+        self._settle(lease, ending, end(lease.delivery))
 
     def _forget(self, lease: Lease, ending: Ending) -> None:
         del self._live[lease.number]

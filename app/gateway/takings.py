@@ -6,9 +6,11 @@ import asyncio
 import logging
 import secrets
 from collections import Counter as Count
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from app.connectors.base import Destination, MQConnector
+from app.domain.errors import Overloaded
 from app.domain.uri import MqUri
 from app.gateway.closing import close_together
 from app.gateway.leases import Ending, Lease, Leases, Result
@@ -49,6 +51,8 @@ class Takings:
         self._takers: dict[MqUri, Taker] = {}
         #: Of an older configuration, until their lanes are closed.
         self._retired: list[Taker] = []
+        #: Lanes of event streams.
+        self._claimed = 0
 
     # Taking.
 
@@ -82,7 +86,18 @@ class Takings:
         self._retired = [taker for taker in self._retired if not taker.is_idle]
 
     def _lanes(self) -> int:
-        return sum(len(taker.lanes) for taker in self._all())
+        return self._claimed + sum(len(taker.lanes) for taker in self._all())
+
+    @contextmanager
+    def claim(self, lanes: int) -> Iterator[None]:
+        """So many lanes of the process for the length of the block; raises Overloaded."""
+        if self._lanes() + lanes > MAX_LANES:
+            raise Overloaded("as many messages are leased as this gateway holds", retry_after=1)
+        self._claimed += lanes
+        try:
+            yield
+        finally:
+            self._claimed -= lanes
 
     def _all(self) -> list[Taker]:
         return [*self._takers.values(), *self._retired]

@@ -170,3 +170,55 @@ async def test_what_a_page_from_elsewhere_may_not(served: Served) -> None:
     topic = await served.client.post("/mq/demo/Topics/events/receive")
     assert (topic.status_code, topic.headers["allow"], topic.json()["code"]) == (405, "", "method_not_allowed")
     assert served.metric("mq_gateway_publishes_total", service="unknown", type="unknown", outcome="not_sent") == 0
+
+
+# Event streams whose events are leases.
+
+
+async def test_sse_case_64_events_of_a_stream_are_answered_one_by_one(served: Served) -> None:
+    await put(served, *(b"%d" % number for number in range(15)))
+    async with served.stream(f"{JOBS}/events?ack=explicit") as events:
+        first = await events.message()
+        assert first.event == "lease"
+        assert first.json == {"ack_url": f"{JOBS}/ack", "prefetch": 10, "lease_seconds": 30}
+        got = [await events.message() for _ in range(10)]
+        assert [event.data for event in got] == [str(number) for number in range(10)]
+        leases = [event.id or "" for event in got]
+        assert served.metric("mq_gateway_leases", service="demo") == 10
+        response = await served.client.post(first.json["ack_url"], json={"leases": leases[:5]})
+        assert (response.status_code, results(response)) == (200, ["done"] * 5)
+        more = [await events.message() for _ in range(5)]
+        assert [event.data for event in more] == [str(number) for number in range(10, 15)]
+        assert results(await say(served, "ack", leases[0], "nonsense")) == ["done", "unknown"]
+        assert results(await say(served, "nack", leases[9], delay=0)) == ["done"]
+        again = await events.message()
+        assert (again.data, again.id != leases[9]) == ("9", True)
+    await until(lambda: served.metric("mq_gateway_leases", service="demo") == 0)
+    assert results(await say(served, "ack", leases[8])) == ["expired"]
+    left = await receive(served, "max=20&wait=5&ack=auto")
+    assert sorted(int(one["body"]) for one in left) == [5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    assert all(one["redelivered"] for one in left)
+
+
+async def test_sse_case_66_who_does_not_answer_loses_the_lease(served: Served) -> None:
+    """A frozen tab: its stream is open, and it says nothing. Its messages go on to who answers."""
+    async with served.stream(f"{JOBS}/events?ack=explicit&lease=1") as frozen:
+        assert (await frozen.message()).event == "lease"
+        await put(served, b"work")
+        lease = (await frozen.message()).id or ""
+        async with served.stream(f"{JOBS}/events?ack=auto") as awake:
+            # In turns: at worst it comes to the frozen one once more in between.
+            assert (await awake.message()).data == "work"
+        assert results(await say(served, "ack", lease)) == ["expired"]
+        assert [event.retry is not None for event in await frozen.rest()] == [True]
+
+
+@pytest.mark.parametrize("path", [f"{JOBS}/events?lease=5", "/mq/demo/Topics/events/events?ack=explicit"])
+async def test_explicit_acks_are_for_queues_and_never_ignored(served: Served, path: str) -> None:
+    refused = await served.client.get(path)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameter")
+
+
+async def test_the_ack_url_is_where_the_client_sees_it() -> None:
+    async with serving(root_path="/gw") as served, served.stream(f"/gw{JOBS}/events?ack=explicit") as events:
+        assert (await events.message()).json["ack_url"] == f"/gw{JOBS}/ack"

@@ -37,6 +37,9 @@ class Holder:
     def give_back(self, delivery: Delivery) -> bool:
         return self._note("give back", delivery)
 
+    def expire(self, delivery: Delivery) -> bool:
+        return self._note("expire", delivery)
+
 
 class Bench:
     def __init__(self) -> None:
@@ -115,6 +118,7 @@ async def test_a_nack_with_a_delay_holds_the_message_for_it(bench: Bench) -> Non
 async def test_a_lease_that_runs_out_goes_back(bench: Bench) -> None:
     late, soon = bench.grant(60), bench.grant(0.02)
     await bench.told(1)
+    assert bench.holder.told == [("expire", "t2")]
     assert bench.endings == [(soon.number, "expired")]
     assert bench.leases.ack(JOBS, soon.number) == "expired"
     assert bench.leases.ack(JOBS, late.number) == "done"
@@ -164,6 +168,6 @@ async def test_the_end_of_all(bench: Bench) -> None:
     bench.leases.void(second)
     bench.leases.void(second)
     bench.leases.close()
-    assert bench.endings == [(first.number, "nacked"), (second.number, "lost"), (third.number, "lost")]
+    assert bench.endings == [(first.number, "left"), (second.number, "lost"), (third.number, "lost")]
     assert bench.holder.told == [("give back", "t1")]
     bench.leases.close()
