@@ -16,7 +16,7 @@ from app.api.event_stream import ERROR, HEADERS, EventStream, Patience, spread_r
 from app.api.exchange import Exchange
 from app.api.problems import retry_after_seconds
 from app.api.query import bad_parameter
-from app.api.receive import DEFAULT_LEASE, MIN_LEASE
+from app.api.receive_request import DEFAULT_LEASE, MIN_LEASE
 from app.config.settings import Settings
 from app.domain.errors import GatewayError, OutcomeUnknown, TooManyStreams, Unavailable
 from app.domain.uri import MqUri

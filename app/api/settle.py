@@ -13,7 +13,7 @@ from app.api.body import check_encoding, read_body
 from app.api.context import Context
 from app.api.exchange import Exchange
 from app.api.query import bad_parameter
-from app.api.receive import MIN_LEASE, check_queue
+from app.api.receive_request import MIN_LEASE, check_queue
 from app.config.settings import LimitSettings
 from app.domain.errors import FieldError, InvalidParameter
 from app.domain.message import rfc3339

@@ -102,12 +102,16 @@ class Takings:
     def _all(self) -> list[Taker]:
         return [*self._takers.values(), *self._retired]
 
-    def answered(self, leases: Iterable[Lease]) -> None:
-        """The client has them; what is left to be told to the broker is small."""
+    def encoded(self, leases: Iterable[Lease]) -> None:
+        """The answer holds the bodies from now on; what is left to be told to the broker is small."""
         for lease in leases:
             if not lease.over:
                 self._shift(lease.mq_uri.service, -lease.size)
-                lease.forget_message()
+            lease.forget_message()
+
+    def delivered(self, leases: Iterable[Lease]) -> None:
+        """The client has them."""
+        for lease in leases:
             self._counts(lease.mq_uri).delivered += 1
 
     def token(self, lease: Lease) -> str:

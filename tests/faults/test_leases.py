@@ -146,7 +146,7 @@ async def test_a_message_refused_for_good(subject: Connect, server: dict[str, st
         await bench.peer.none("UNSUBSCRIBE", 0.1)
 
 
-async def test_a_lease_never_outlasts_the_brokers_patience(subject: Connect) -> None:
+async def test_behaviour_38_a_lease_never_outlasts_the_brokers_patience(subject: Connect) -> None:
     async with opened(subject, RABBIT, consumer_timeout=0.1) as bench:
         ((lease, _lane),) = await bench.taken()
         assert (await bench.peer.frame("NACK"))["id"] == lease.delivery.token

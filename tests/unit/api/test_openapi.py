@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
-from app.api import events, publish_request, receive, settle
+from app.api import events, publish_request, receive_request, settle
 from app.api.openapi import document
 from app.api.paths import METHODS, Kind
 from app.api.problems import TABLE
@@ -64,7 +64,7 @@ def test_every_parameter_is_described(described: dict[str, Any]) -> None:
 
 def test_every_parameter_of_taking_is_described(described: dict[str, Any]) -> None:
     receive_ = _parameters(described, PATHS[Kind.RECEIVE], "post") | {("query", "subscription")}
-    assert {("query", name) for name in receive.PARAMETERS} == receive_
+    assert {("query", name) for name in receive_request.PARAMETERS} == receive_
     for kind, what in ((Kind.ACK, settle.Ack), (Kind.NACK, settle.Nack), (Kind.RENEW, settle.Renew)):
         post = described["paths"][PATHS[kind]]["post"]
         name = post["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]

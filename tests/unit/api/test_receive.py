@@ -10,7 +10,8 @@ import pytest
 
 from app.api.context import Context
 from app.api.exchange import ClientGone
-from app.api.receive import MAX_HEADER, Receiving, delivery_count
+from app.api.receive import Receiving
+from app.api.receive_answer import MAX_HEADER, delivery_count
 from app.connectors.base import Destination
 from app.domain.errors import (
     BrokerRejected,
@@ -230,7 +231,8 @@ async def test_who_left_before_the_answer_was_out_gives_back(worker: Worker) -> 
     seam = Seam()
     seam.closing = True
     call = Call(seam=seam.extension())
-    await worker.handler(call.exchange(), JOBS)
+    with pytest.raises(ClientGone):
+        await worker.handler(call.exchange(), JOBS)
     assert worker.leased == 0
     (again,) = (await worker.receive("wait=5")).json["messages"]
     assert again["redelivered"]

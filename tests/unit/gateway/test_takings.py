@@ -64,7 +64,7 @@ class Bench:
         for lane, body in zip(self.open_lanes, bodies, strict=False):
             lane.deliver(body)
         leases = await task
-        self.takings.answered(leases)
+        self.takings.encoded(leases)
         return leases
 
     def ack(self, lease: Lease) -> str:
@@ -100,7 +100,8 @@ async def test_one_message_is_taken_leased_and_acked(bench: Bench) -> None:
     (lease,) = await task
     assert lease.delivery.message.body == b"one"
     assert bench.takings.buffered() == bench.takings.buffered("svc") == 3
-    bench.takings.answered([lease])
+    bench.takings.encoded([lease])
+    bench.takings.delivered([lease])
     assert bench.takings.buffered() == 0
     assert bench.counts[bench.jobs.uri].delivered == 1
     assert bench.takings.leases.of(bench.jobs.uri) == 1
