@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.e2e.http_client import eventually
 from tests.e2e.http_gateway import PATIENCE, Served, serving, until
+from tests.e2e.live_gateway import MEMORY, running, write_config
 
 JOBS = "/mq/demo/Queues/jobs"
 OCTETS = {"accept": "application/octet-stream"}
@@ -170,6 +174,24 @@ async def test_what_a_page_from_elsewhere_may_not(served: Served) -> None:
     topic = await served.client.post("/mq/demo/Topics/events/receive")
     assert (topic.status_code, topic.headers["allow"], topic.json()["code"]) == (405, "", "method_not_allowed")
     assert served.metric("mq_gateway_publishes_total", service="unknown", type="unknown", outcome="not_sent") == 0
+
+
+async def test_a_process_that_is_told_to_stop_keeps_nobody_waiting(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"mem": MEMORY})
+    async with running(config) as gateway:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=PATIENCE) as client:
+            waits = asyncio.ensure_future(client.post("/mq/mem/Queues/jobs/receive?wait=20"))
+
+            async def waiting() -> bool:
+                return await gateway.metric("mq_gateway_leases", service="mem") == 0 and not waits.done()
+
+            await eventually(waiting, "a request that waits")
+            await asyncio.sleep(0.3)  # it is on its way into the process, which tells nobody
+            started = asyncio.get_running_loop().time()
+            gateway.signal(signal.SIGTERM)
+            assert (await waits).status_code == 204
+        assert await gateway.ended(10) == 0
+        assert asyncio.get_running_loop().time() - started < 5
 
 
 # Event streams whose events are leases.
