@@ -25,9 +25,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from test_compose import Events, Failed, docker, engine, expect, free_port
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # it is run as a file
+
+from scripts.test_compose import Events, Failed, docker, engine, expect, free_port  # noqa: E402
+
 PROJECT = "mq-gateway-cluster-test"
 IMAGE = "mq-gateway-cluster-test:local"
 PROXY, STAND_IN = "haproxy:3.0", "mq-gateway-haproxy-test:local"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.api.answer import Header
+from app.api.connection import Connection
 from app.api.exchange import Exchange
 from app.gateway.outbox import Outbox
 from app.gateway.stream import Batch, Reader
@@ -50,30 +51,6 @@ class Patience:
     write: float
 
 
-class _Connection:
-    """What the server's seam tells of the connection; without the seam (another server) what ASGI tells."""
-
-    __slots__ = ("_exchange", "_on_gone", "abort", "forget", "is_closing", "unsent", "write_through")
-
-    def __init__(self, exchange: Exchange, on_gone: Callable[[], None]) -> None:
-        seam = exchange.seam
-        self.abort: Callable[[], None] = seam.get("abort", _nothing)
-        self.is_closing: Callable[[], bool] = seam.get("is_closing", _never)
-        self.unsent: Callable[[], int] = seam.get("write_buffer_size", _no_bytes)
-        self.write_through: Callable[[], None] = seam.get("write_through", _nothing)
-        self._exchange = exchange
-        self._on_gone = on_gone
-        if "on_disconnect" in seam:
-            self.forget: Callable[[], None] = seam["on_disconnect"](on_gone)
-        else:
-            self.forget = _canceller(asyncio.ensure_future(self._listen()))
-
-    async def _listen(self) -> None:
-        while (await self._exchange.receive())["type"] != "http.disconnect":
-            pass
-        self._on_gone()
-
-
 class EventStream:
     """Writes what a reader has to a client until one of them ends."""
 
@@ -91,7 +68,7 @@ class EventStream:
         #: Why it ended where the client has not just gone.
         self._end = CLIENT
         self._idle: asyncio.Timeout | None = None
-        self._connection = _Connection(exchange, self._disconnected)
+        self._connection = Connection(exchange, self._disconnected)
 
     def _disconnected(self) -> None:
         """Called by the server; ends the wait for events at once."""
@@ -164,34 +141,4 @@ class EventStream:
         return None
 
     async def _send(self, data: bytes, *, more: bool = True) -> None:
-        """Send within the deadline, which starts anew whenever the client took something; else TimeoutError.
-
-        Cancelling a send that waits is safe: it waits before it writes, never between.
-        """
-        while True:
-            unsent = self._connection.unsent()
-            try:
-                async with asyncio.timeout(self._patience.write):
-                    return await self._exchange.send(data, more=more)
-            except TimeoutError:
-                if self._connection.unsent() >= unsent:
-                    raise
-
-
-def _canceller(task: asyncio.Task[None]) -> Callable[[], None]:
-    def cancel() -> None:
-        task.cancel()
-
-    return cancel
-
-
-def _nothing() -> None:
-    """Stands for `abort` where the server offers none: it closes the connection when the request ends."""
-
-
-def _never() -> bool:
-    return False
-
-
-def _no_bytes() -> int:
-    return 0
+        await self._connection.send(data, more=more, patience=self._patience.write)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Iterator
+from urllib.parse import quote
 
 from app.api import query
 from app.api.accept import check_accepts_events, is_event_source
@@ -15,9 +16,11 @@ from app.api.event_stream import ERROR, HEADERS, EventStream, Patience, spread_r
 from app.api.exchange import Exchange
 from app.api.problems import retry_after_seconds
 from app.api.query import bad_parameter
+from app.api.receive_request import DEFAULT_LEASE, MIN_LEASE
+from app.config.settings import Settings
 from app.domain.errors import GatewayError, OutcomeUnknown, TooManyStreams, Unavailable
 from app.domain.uri import MqUri
-from app.gateway.stream import Format, Reader, Slow, StreamRequest
+from app.gateway.stream import Format, Reader, Slow, StreamLease, StreamRequest
 from app.wire import sse
 
 logger = logging.getLogger("mq_gateway.api")
@@ -29,17 +32,15 @@ CLOSE_SECONDS = 10.0
 #: Characters of a Last-Event-ID that are looked at; ours are shorter, a longer one is foreign anyhow.
 MAX_EVENT_ID = 1024
 
-PARAMETERS = ("format", "slow", "from", "last_event_id", "status", "ack")
+PARAMETERS = ("format", "slow", "from", "last_event_id", "status", "ack", "lease")
 _FORMATS: dict[str, Format] = {"data": "data", "envelope": "envelope", "cloudevents": "cloudevents"}
 _SLOW: dict[str, Slow | None] = {"gap": "gap", "latest": "latest", "disconnect": "disconnect"}
 _BOOLEAN = {"true": True, "false": False}
 
 
-def parse(exchange: Exchange) -> StreamRequest:
+def parse(exchange: Exchange, uri: MqUri, settings: Settings) -> StreamRequest:
     """Read query and headers; raises InvalidParameter. The header wins: a browser updates it, not the URL."""
     values = query.parse(exchange.scope["query_string"], PARAMETERS)
-    if query.choice(values, "ack", {"auto": False, "explicit": True}, False):
-        raise bad_parameter("ack", "is auto; explicit is not supported in this version")
     header = exchange.headers.first(b"last-event-id")
     position = header.decode(errors="replace") if header else values.get("last_event_id")
     start = query.choice(values, "from", {"now": False, "earliest": True}, False)
@@ -49,7 +50,22 @@ def parse(exchange: Exchange) -> StreamRequest:
         start="earliest" if start else "now",
         slow=query.choice(values, "slow", _SLOW, None),
         status=query.choice(values, "status", _BOOLEAN, False),
+        lease=_lease(values, uri, settings),
     )
+
+
+def _lease(values: dict[str, str], uri: MqUri, settings: Settings) -> StreamLease | None:
+    """The terms of `ack=explicit`, None without it."""
+    if not query.choice(values, "ack", {"auto": False, "explicit": True}, False):
+        if "lease" in values:
+            raise bad_parameter("lease", "is for ack=explicit")
+        return None
+    if not uri.is_queue:
+        raise bad_parameter("ack", "explicit is for Queues; a Topic knows no acknowledgement")
+    longest = settings.limits.lease_max
+    seconds = query.number(values, "lease", default=DEFAULT_LEASE, low=MIN_LEASE, high=longest)
+    path = "/".join(quote(part, safe="") for part in (uri.service, uri.type.value, uri.name))
+    return StreamLease(f"{settings.server.root_path}/mq/{path}/ack", seconds)
 
 
 class Events:
@@ -75,7 +91,7 @@ class Events:
         destination = gateway.resolve(uri)
         exchange.access.mq_uri = str(uri)
         check_accepts_events(exchange.headers)
-        request = parse(exchange)
+        request = parse(exchange, uri, self._context.settings)
         if exchange.method == "HEAD":
             await exchange.start(200, HEADERS)
             await exchange.send(b"", more=False)

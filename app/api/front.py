@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import paths
+from app.api import paths, settle
 from app.api.answer import Answer, Header
 from app.api.context import Context
 from app.api.events import Events
@@ -22,6 +22,7 @@ from app.api.guard import Guard
 from app.api.look import Look
 from app.api.paths import METHODS, Kind, Route
 from app.api.publish import Publish
+from app.api.receive import Receiving
 from app.domain.errors import GatewayError, Internal, MethodNotAllowed
 from app.domain.uri import MqUri
 from app.telemetry import access
@@ -58,6 +59,14 @@ class Front:
         self._publish = Publish(context)
         self._events = Events(context)
         self._look = Look(context)
+        self._handlers: dict[Kind, Callable[[Exchange, MqUri], Awaitable[None]]] = {
+            Kind.DESTINATION: self._look.destination,
+            Kind.EVENTS: self._events,
+            Kind.RECEIVE: Receiving(context),
+            Kind.ACK: settle.Ack(context),
+            Kind.NACK: settle.Nack(context),
+            Kind.RENEW: settle.Renew(context),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI. Lifespan goes on to FastAPI; there are no WebSockets here."""
@@ -89,7 +98,7 @@ class Front:
     async def _serve(self, exchange: Exchange) -> None:
         """Host and origin before anything else: a page from elsewhere learns nothing, not even which paths are."""
         path = paths.without_root(exchange.access.path, self._root)
-        exchange.publish = exchange.method == "POST" and path.startswith("/mq/")
+        exchange.publish = exchange.method == "POST" and paths.is_publish(path)
         exchange.cors = self._guard.cors(exchange.headers)
         server = exchange.scope.get("server")
         self._guard.check_host(exchange.headers, server[0] if server else None)
@@ -120,12 +129,10 @@ class Front:
             await self._destination(exchange, route.kind, route.uri)
 
     async def _destination(self, exchange: Exchange, kind: Kind, uri: MqUri) -> None:
-        handler: Callable[[Exchange, MqUri], Awaitable[None]] = self._look.destination
-        if kind is Kind.EVENTS:
-            if uri.is_queue:
-                self._guard.check_queue_stream(exchange.headers)
-            handler = self._events
-        elif exchange.method == "POST":
+        handler = self._handlers[kind]
+        if kind is Kind.EVENTS and uri.is_queue:
+            self._guard.check_queue_stream(exchange.headers)
+        if kind is Kind.DESTINATION and exchange.method == "POST":
             handler = self._publish
         await handler(exchange, uri)
 

@@ -32,7 +32,11 @@ ALLOWED_HEADERS = frozenset(
     }
 )
 ALLOWED_HEADER_PREFIXES = ("mq-", "ce-")
-_EXPOSED = (b"access-control-expose-headers", b"X-Request-Id, Retry-After, Allow")
+_EXPOSED = (
+    b"access-control-expose-headers",
+    b"X-Request-Id, Retry-After, Allow, Mq-Lease, Mq-Lease-Expires-At, Mq-Uri, Mq-Message-Id, Mq-Redelivered,"
+    b" Mq-Received-At, Mq-Delivery-Count, Mq-Headers, Mq-Headers-Omitted",
+)
 #: Seconds a browser may remember a preflight's answer.
 _MAX_AGE = (b"access-control-max-age", b"600")
 _VARY: Header = (b"vary", b"Origin")

@@ -29,6 +29,10 @@ class Kind(Enum):
     SERVICE = auto()
     DESTINATION = auto()
     EVENTS = auto()
+    RECEIVE = auto()
+    ACK = auto()
+    NACK = auto()
+    RENEW = auto()
     PAGE = auto()
 
 
@@ -38,12 +42,27 @@ METHODS: Mapping[Kind, tuple[str, ...]] = {
     Kind.SERVICE: ("GET", "HEAD"),
     Kind.DESTINATION: ("GET", "HEAD", "POST"),
     Kind.EVENTS: ("GET", "HEAD"),
+    Kind.RECEIVE: ("POST",),
+    Kind.ACK: ("POST",),
+    Kind.NACK: ("POST",),
+    Kind.RENEW: ("POST",),
 }
+
+#: What lies below a destination.
+_BELOW: Mapping[str, Kind] = {
+    "events": Kind.EVENTS,
+    "receive": Kind.RECEIVE,
+    "ack": Kind.ACK,
+    "nack": Kind.NACK,
+    "renew": Kind.RENEW,
+}
+#: Of these, what no message is published with.
+_TAKING = frozenset({"receive", "ack", "nack", "renew"})
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A parsed path: `service` is set for SERVICE, `uri` for DESTINATION and EVENTS, `path` for PAGE."""
+    """A parsed path: `service` is set for SERVICE, `uri` for DESTINATION and what is below it, `path` for PAGE."""
 
     kind: Kind
     service: str = ""
@@ -70,6 +89,12 @@ def without_root(path: str, root: str) -> str:
     return rest if rest[1:].partition("/")[0] in TOP_LEVEL else path
 
 
+def is_publish(path: str) -> bool:
+    """Whether a POST there publishes, or would if there were something: what it is counted as when it is refused."""
+    parts = path.split("/")
+    return parts[:2] == ["", "mq"] and len(parts) > 2 and not (len(parts) == 6 and parts[5] in _TAKING)
+
+
 def parse(path: str) -> Route:
     """The resource at an encoded path; raises NotFound, InvalidName, InvalidParameter (unknown type)."""
     if not path.startswith("/"):
@@ -91,8 +116,8 @@ def _under_mq(parts: list[str]) -> Route:
             return Route(Kind.SERVICE, service=decode(service))
         case [_, service, kind, name]:
             return Route(Kind.DESTINATION, uri=_uri(service, kind, name))
-        case [_, service, kind, name, "events"]:
-            return Route(Kind.EVENTS, uri=_uri(service, kind, name))
+        case [_, service, kind, name, below] if below in _BELOW:
+            return Route(_BELOW[below], uri=_uri(service, kind, name))
         case _:
             raise NotFound("destinations are /mq/{service}/{type}/{name}; a slash inside a name is written %2F")
 

@@ -68,3 +68,25 @@ def seconds(values: Mapping[str, str], name: str, *, default: float, longest: fl
     if not number > 0:  # what is too large to be a number is capped like what is just too large
         raise bad_parameter(name, "is a number of seconds above 0")
     return min(number, longest)
+
+
+def number(values: Mapping[str, str], name: str, *, default: float, low: float, high: float) -> float:
+    """A number from `low` to `high`; raises InvalidParameter naming the range."""
+    text = values.get(name)
+    if text is None:
+        return min(default, high)
+    found = float(text) if _DECIMAL.fullmatch(text) else math.nan
+    if not low <= found <= high:
+        raise bad_parameter(name, f"is a number from {low:g} to {high:g}")
+    return found
+
+
+def whole(values: Mapping[str, str], name: str, *, default: int, low: int, high: int) -> int:
+    """A whole number from `low` to `high`; raises InvalidParameter naming the range."""
+    text = values.get(name)
+    if text is None:
+        return default
+    # No more digits than a number in any range here has: int() takes quadratic time for long ones.
+    if not (text.isascii() and text.isdigit() and len(text) <= 10) or not low <= int(text) <= high:
+        raise bad_parameter(name, f"is a whole number from {low} to {high}")
+    return int(text)

@@ -53,12 +53,13 @@ class LimitSettings(Section):
     publish_timeout_max: Annotated[float, Field(gt=0, le=3600)] = 60.0
     """Longest `timeout=` of a publish in seconds; more is capped to this."""
 
-    receive_linger: Annotated[PositiveSeconds, only(2)] = 2.0
-    """Seconds a message waits here for a taker. Only the default: taking messages is not supported in
-    this version."""
+    receive_linger: PositiveSeconds = 2.0
+    """Seconds a message waits here for a taker before it goes back to its queue; a worker that comes
+    again within them finds the next message here."""
 
-    lease_max: Annotated[PositiveSeconds, only(900)] = 900.0
-    """Longest lease in seconds. Only the default: leases are not supported in this version."""
+    lease_max: Annotated[PositiveSeconds, Field(ge=1)] = 900.0
+    """Longest lease in seconds, and longest delay of a message that is given back; on RabbitMQ no lease
+    outlasts four fifths of the broker's `consumer_timeout`."""
 
     idempotency_window: Annotated[PositiveSeconds, only(600)] = 600.0
     """Seconds an Idempotency-Key is remembered. Only the default: not supported in this version."""

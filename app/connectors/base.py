@@ -64,6 +64,13 @@ class Subscription(ABC):
     def nack(self, delivery: Delivery) -> bool:
         """Give one message back for redelivery where the broker can (see the dialect); False as for ack."""
 
+    def reject(self, delivery: Delivery) -> bool:
+        """Refuse one message for good, to where the broker keeps such; False as for ack.
+
+        Where nothing is known of such a place it is given back instead: a message is never lost by default.
+        """
+        return self.nack(delivery)
+
     @abstractmethod
     async def close(self, timeout: float) -> None:
         """Unsubscribe; what was delivered and not acked goes back to the destination. Idempotent, raises nothing."""

@@ -30,6 +30,9 @@ class _QueueSubscription(Subscription):
     def nack(self, delivery: Delivery) -> bool:
         return self._queue.nack(self._consumer, delivery.token)
 
+    def reject(self, delivery: Delivery) -> bool:
+        return self._queue.ack(self._consumer, delivery.token)  # as RabbitMQ's queues without a dead-letter exchange
+
     async def close(self, timeout: float) -> None:
         self._queue.part(self._consumer)
         self._on_close()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 logger = logging.getLogger("mq_gateway.closing")
 
 #: Seconds for what is cut off to notice that.
 CUT_OFF_SECONDS = 0.25
+#: Seconds between the end of the streams of a service that is gone and the end of its link.
+FAREWELL_SECONDS = 1.0
 
 
 async def close_together(what: str, work: Iterable[Awaitable[object]], seconds: float) -> None:
@@ -32,3 +34,24 @@ async def close_together(what: str, work: Iterable[Awaitable[object]], seconds: 
     for task in tasks:
         if task.done() and not task.cancelled() and task.exception() is not None:
             logger.error("closing %s failed: %s", what, task.exception())
+
+
+class Farewells:
+    """The ends of links nobody is to use any more, each after a moment in which streams end and acks are sent."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __iter__(self) -> Iterator[asyncio.Task[None]]:
+        return iter(tuple(self._tasks))
+
+    def add(self, close: Callable[[], Awaitable[None]], seconds: float, *, now: bool) -> None:
+        """Close within `seconds`, after the moment or `now`."""
+
+        async def farewell() -> None:
+            await asyncio.sleep(0 if now else FAREWELL_SECONDS)
+            await close_together("links", [close()], seconds + CUT_OFF_SECONDS)
+
+        task = asyncio.get_running_loop().create_task(farewell())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

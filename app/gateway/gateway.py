@@ -22,19 +22,21 @@ from weakref import WeakSet
 from app.config.destination import DestinationSettings
 from app.config.loader import load_settings
 from app.config.settings import Settings
-from app.connectors.base import Destination, MQConnector
+from app.connectors.base import Destination
 from app.domain.errors import BodyTooLarge, Draining, FieldError, InvalidHeader, SchemaViolation
 from app.domain.link import LinkState
 from app.domain.message import Message, Publication, Published
 from app.domain.uri import DestinationType, MqUri
 from app.gateway.budget import Budget
-from app.gateway.closing import CUT_OFF_SECONDS, close_together
+from app.gateway.closing import CUT_OFF_SECONDS, Farewells, close_together
 from app.gateway.counters import Counters, declared
+from app.gateway.leases import Lease
 from app.gateway.messengers import Consumer, Producer
 from app.gateway.outbox import Outbox
 from app.gateway.registry import Change, Registry
 from app.gateway.stream import Reader, StreamRequest
 from app.gateway.streams import Streams
+from app.gateway.takings import Takings
 from app.gateway.views import DestinationView, ServiceView, destination_view, service_view
 from app.telemetry.metrics import Metrics
 from app.wire.headers import check_publication
@@ -46,8 +48,6 @@ CLOSE_SECONDS = 8.0
 GIVE_BACK_SECONDS = 3.5
 #: This part of the memory, one in so many, may wait for clients that do not take it.
 OUTBOX_PART = 4
-#: Seconds between the end of the streams of a service that is gone and the end of its link.
-FAREWELL_SECONDS = 1.0
 _OUTDATED = "its service is configured otherwise now"
 
 
@@ -61,15 +61,17 @@ class Gateway:
         self.instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.started_at = time.time()
         self._counters = Counters(settings.services)
-        self._streams = Streams(self.metrics, self._counters.used, self._on_grew)
+        linger = settings.limits.receive_linger
+        self.takings = Takings(self.instance, self.metrics, self._counters.used, self._on_grew, linger=linger)
+        self._streams = Streams(self.metrics, self._counters.used, self._on_grew, self.takings)
         self._registry = Registry(settings, self.metrics, self._on_state)
-        self.budget = Budget(settings.limits.memory, self._buffered, self._streams.give_way)
+        self.budget = Budget(settings.limits.memory, self._buffered, self._give_way)
         self.outbox = Outbox(settings.limits.memory // OUTBOX_PART, self._on_grew)
         self.metrics.unsent_bytes.set_function(lambda: self.outbox.buffered)
         #: Weak: a consumer nobody holds any more has ended by itself.
         self._consumers: WeakSet[Consumer] = WeakSet()
-        #: The ends of connectors that a reload left without work.
-        self._closing: set[asyncio.Task[None]] = set()
+        #: Of connectors that a reload left without work.
+        self._farewells = Farewells()
 
     @classmethod
     def from_files(cls, *files: str | Path) -> Self:
@@ -84,7 +86,8 @@ class Gateway:
     def _settle(self) -> None:
         """What services have from their beginning on: a metric, and the Topics to be kept."""
         for name, connector in self._registry:
-            self.metrics.buffer_bytes.labels(name).set_function(partial(self._streams.buffered, name))
+            self.metrics.buffer_bytes.labels(name).set_function(partial(self._parked, name))
+            self.metrics.leases.labels(name).set_function(partial(self.takings.leases.of_service, name))
             for topic, settings in connector.settings.topics.items():
                 if settings.keep:
                     uri = MqUri(name, DestinationType.TOPICS, topic)
@@ -97,9 +100,10 @@ class Gateway:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_SECONDS
         await asyncio.gather(
-            *self._closing,
+            *self._farewells,
             close_together("consumers", [consumer.close() for consumer in self._consumers], GIVE_BACK_SECONDS),
             self._streams.close(GIVE_BACK_SECONDS),
+            self.takings.close(GIVE_BACK_SECONDS),
         )
         await self._registry.close(deadline - loop.time() - 2 * CUT_OFF_SECONDS)
 
@@ -120,31 +124,28 @@ class Gateway:
         self.settings = self.settings.model_copy(update={"services": settings.services})
         self._counters.reload(settings.services)
         self._streams.retire(outdated)
+        self.takings.retire(outdated)
         for consumer in list(self._consumers):
             if consumer.destination.uri.service in replaced:
                 consumer.on_cancelled(_OUTDATED)
         self._settle()
         for name in change.removed:
             self.metrics.forget(name)
-        self._close_soon(change.outdated)
+        for connector in change.outdated:
+            self._farewells.add(partial(connector.close, GIVE_BACK_SECONDS), GIVE_BACK_SECONDS, now=self.draining)
         return change
-
-    def _close_soon(self, outdated: list[MQConnector]) -> None:
-        """After a moment in which streams end and acks are sent."""
-
-        async def close(connector: MQConnector) -> None:
-            await asyncio.sleep(0 if self.draining else FAREWELL_SECONDS)
-            await close_together("links", [connector.close(GIVE_BACK_SECONDS)], GIVE_BACK_SECONDS + CUT_OFF_SECONDS)
-
-        for connector in outdated:
-            task = asyncio.get_running_loop().create_task(close(connector))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
 
     def _buffered(self) -> int:
         """Bytes held beside what is reserved for publishes under way."""
         connectors = sum(connector.buffered for _, connector in self._registry)
-        return self._streams.buffered() + self.outbox.buffered + connectors + sum(c.buffered for c in self._consumers)
+        return self._parked() + self.outbox.buffered + connectors + sum(c.buffered for c in self._consumers)
+
+    def _parked(self, service: str | None = None) -> int:
+        return self._streams.buffered(service) + self.takings.buffered(service)
+
+    def _give_way(self, wanted: int) -> None:
+        """What waits for a taker goes back to its queue before anybody's stream is touched."""
+        self._streams.give_way(wanted - self.takings.give_way(wanted))
 
     def _on_grew(self, size: int) -> None:
         self.budget.grew(size)
@@ -231,6 +232,15 @@ class Gateway:
             reader.end("reload")
         return reader
 
+    async def take(self, destination: Destination, *, most: int, seconds: float, wait: float) -> list[Lease]:
+        """Up to `most` messages of a Queue, leased for `seconds`, waited for at most about `wait` seconds.
+
+        They are to be answered with `takings`. Raises Unavailable, BrokerRejected, ConfirmTimeout.
+        """
+        self._refuse_new_work()
+        connector = self._registry.connector(destination.uri.service)
+        return await self.takings.take(destination, connector, most=most, seconds=seconds, wait=wait)
+
     # DIRAC's two calls.
 
     async def create_producer(self, mq_uri: str) -> Producer:
@@ -274,7 +284,8 @@ class Gateway:
         """One destination with its counters."""
         uri = destination.uri
         rests = self._registry.connector(uri.service).quarantined(destination)
-        return destination_view(destination, self._streams.readers(uri), self._counters.of(uri), quarantined=rests)
+        leases, readers = self.takings.leases.of(uri), self._streams.readers(uri)
+        return destination_view(destination, readers, self._counters.of(uri), leases=leases, quarantined=rests)
 
     def link_states(self) -> dict[str, str]:
         """The state of the link of every service."""
@@ -288,6 +299,7 @@ class Gateway:
         """Begin the end: no new work, streams end after what they have queued."""
         self.draining = True
         self._streams.end_all("drain")
+        self.takings.stop()
 
 
 def _size(publication: Publication) -> int:

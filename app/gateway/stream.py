@@ -11,15 +11,24 @@ Format = Literal["data", "envelope", "cloudevents"]
 Slow = Literal["gap", "latest", "disconnect"]
 
 
+@dataclass(frozen=True, slots=True)
+class StreamLease:
+    """Queue streams whose events are leases of `seconds`; `ack_url` is what the client is told to answer them at."""
+
+    ack_url: str
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRequest:
-    """What a client asked for. `slow` None means what the destination's configuration says."""
+    """What a client asked for. `slow` None means what the destination's configuration says; `lease` None: auto."""
 
     format: Format = "data"
     last_event_id: str | None = None
     start: Literal["now", "earliest"] = "now"
     slow: Slow | None = None
     status: bool = False
+    lease: StreamLease | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,18 @@ from app.connectors.base import Destination, MQConnector
 from app.domain.link import LinkState
 from app.domain.uri import MqUri
 from app.gateway.closing import close_together
+from app.gateway.lease_stream import LeaseReader
 from app.gateway.queue import QueueReader
 from app.gateway.stream import Counts, Reader, StreamRequest
+from app.gateway.takings import Takings
 from app.gateway.topic import Topic
 from app.telemetry.metrics import Metrics
 from app.wire import sse
 
 logger = logging.getLogger("mq_gateway.streams")
+
+#: A stream of a Queue: its events are acked when they are in the socket, or by the client.
+QueueStream = QueueReader | LeaseReader
 
 
 class Streams:
@@ -29,14 +34,17 @@ class Streams:
     `grew` is told of every change of a ring, in bytes.
     """
 
-    def __init__(self, metrics: Metrics, counts: Callable[[MqUri], Counts], grew: Callable[[int], None]) -> None:
+    def __init__(
+        self, metrics: Metrics, counts: Callable[[MqUri], Counts], grew: Callable[[int], None], takings: Takings
+    ) -> None:
         self._metrics = metrics
+        self._takings = takings
         self._counts = counts
         self._grew = grew
         self._topics: dict[MqUri, Topic] = {}
         #: Of an older configuration, until their last reader has gone.
         self._retired: list[Topic] = []
-        self._queues: dict[MqUri, set[QueueReader]] = {}
+        self._queues: dict[MqUri, set[QueueStream]] = {}
         #: Weak, so that a closed reader leaves without a word.
         self._status: dict[str, WeakSet[Reader]] = defaultdict(WeakSet)
         #: What was told of each link; none is up before it was.
@@ -81,17 +89,22 @@ class Streams:
 
     async def _open_queue(
         self, destination: Destination, connector: MQConnector, request: StreamRequest, timeout: float
-    ) -> QueueReader:
-        uri = destination.uri
-        reader = QueueReader(request.format, partial(self._forget_queue_reader, uri), self._grew)
-        subscription = await connector.subscribe(
-            destination, reader, acknowledge=True, prefetch=destination.settings.prefetch, timeout=timeout
-        )
-        reader.attach(subscription, self._counts(uri))
+    ) -> QueueStream:
+        uri, left = destination.uri, partial(self._forget_queue_reader, destination.uri)
+        reader: QueueStream
+        if request.lease is not None:
+            reader = LeaseReader(request.format, request.lease, self._takings, left, self._grew)
+            await reader.open(destination, connector, partial(self._counts, uri), timeout)
+        else:
+            reader = QueueReader(request.format, left, self._grew)
+            subscription = await connector.subscribe(
+                destination, reader, acknowledge=True, prefetch=destination.settings.prefetch, timeout=timeout
+            )
+            reader.attach(subscription, self._counts(uri))
         self._queues.setdefault(uri, set()).add(reader)
         return reader
 
-    def _forget_queue_reader(self, uri: MqUri, reader: QueueReader) -> None:
+    def _forget_queue_reader(self, uri: MqUri, reader: QueueStream) -> None:
         readers = self._queues.get(uri, set())
         readers.discard(reader)
         if not readers:  # where undeclared destinations are allowed, names come without end

@@ -50,13 +50,13 @@ class ServiceView:
 
 
 def destination_view(
-    destination: Destination, readers: int, counts: Counts, *, quarantined: bool = False
+    destination: Destination, readers: int, counts: Counts, *, leases: int = 0, quarantined: bool = False
 ) -> DestinationView:
     """The view of one destination."""
     return DestinationView(
         mq_uri=str(destination.uri),
         readers=readers,
-        leases=0,
+        leases=leases,
         published=counts.published,
         delivered=counts.delivered,
         gaps=counts.gaps,

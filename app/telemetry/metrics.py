@@ -84,6 +84,7 @@ class Metrics:
         self.buffer_bytes = self._gauge("buffer_bytes", "Bytes held in rings and buffers.", "service")
         self.unsent_bytes = self._gauge("unsent_bytes", "Bytes written to event streams that clients have not taken.")
         self.leases = self._gauge("leases", "Messages leased to HTTP workers.", "service")
+        self.leases_ended = self._counter("leases_ended_total", "Ended leases, by how.", "service", "reason")
 
     def _links(self) -> None:
         self.link_up = self._gauge("link_up", "1 while the link to the broker is authenticated, else 0.", "service")
@@ -109,7 +110,7 @@ class Metrics:
 
     def forget(self, service: str) -> None:
         """A service is no longer configured: what it is goes, what was counted stays."""
-        for gauge in (self.link_up, self.in_flight, self.buffer_bytes):
+        for gauge in (self.link_up, self.in_flight, self.buffer_bytes, self.leases):
             with contextlib.suppress(KeyError):
                 gauge.remove(service)
 

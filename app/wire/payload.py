@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import from_json
@@ -78,8 +79,8 @@ def body_member(message: Message) -> tuple[bytes, str]:
     return b'"' + base64.b64encode(message.body) + b'"', "base64"
 
 
-def envelope(message: Message, position: str | None) -> bytes:
-    """One message as a JSON object; `position` becomes its `id`, null where it has none."""
+def envelope(message: Message, position: str | None, more: Mapping[str, Any] | None = None) -> bytes:
+    """One message as a JSON object; `position` becomes its `id`, null where it has none; `more` are further members."""
     body, encoding = body_member(message)
     head = {
         "id": position,
@@ -92,6 +93,7 @@ def envelope(message: Message, position: str | None) -> bytes:
         "body_encoding": encoding,
         "redelivered": message.redelivered,
         "received_at": rfc3339(message.received_at),
+        **(more or {}),
     }
     parts = [dumps(head)[:-1], b',"body":', body, b",", dumps(tail)[1:]]
     return b"".join(parts)

@@ -203,6 +203,22 @@ async def test_a_message_given_back_comes_again(site: Site) -> None:
     await subscription.close(WAIT)
 
 
+async def test_a_refused_message_does_not_come_again(site: Site) -> None:
+    queue = site.queue()
+    await publish(site, queue, b"poison", b"next")
+    recorder, subscription = await consume(site, queue, prefetch=1)
+    poison = await recorder.next()
+    assert subscription.reject(poison)
+    assert not subscription.reject(poison)
+    delivery = await recorder.next()
+    assert delivery.message.body == b"next"
+    assert subscription.ack(delivery)
+    await subscription.close(WAIT)
+    again, subscription = await consume(site, queue)
+    await again.nothing()
+    await subscription.close(WAIT)
+
+
 async def test_a_message_whose_time_is_over_is_not_delivered(site: Site) -> None:
     queue = site.queue()
     await publish(site, queue, b"short", ttl_ms=1)

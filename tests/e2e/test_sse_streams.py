@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import re
 import signal
 import sys
@@ -270,20 +269,6 @@ async def test_sse_case_36_nothing_but_200_is_a_stream_and_what_is_not_there_is_
             answer = await http.ask("GET", path, None, {"Accept": "text/event-stream"})
             assert answer.status == 404
             assert answer.headers["content-type"] == "application/problem+json"
-
-
-async def test_sse_case_64_sse_case_66_leases_are_refused_and_never_ignored() -> None:
-    async with serving(memory()) as served, await Http.connect(served.port) as http:
-        answer = await http.ask("GET", f"{JOBS}/events?ack=explicit")
-        assert (answer.status, answer.code) == (400, "invalid_parameter")
-        assert "not supported in this version" in answer.json["detail"]
-        body = json.dumps({"leases": ["unknown"]}).encode()
-        for verb in ("ack", "nack", "renew", "receive"):
-            assert (await http.ask("POST", f"{JOBS}/{verb}", body)).status == 404
-        async with await RecordedSse.open(served.port, f"{JOBS}/events?ack=auto") as stream:
-            assert (await http.ask("POST", JOBS, b"x", PLAIN)).status == 200
-            assert (await stream.next()).name == "message"
-            assert b"\nid:" not in stream.raw
 
 
 async def test_sse_case_44_all_places_are_taken_and_it_is_counted() -> None:

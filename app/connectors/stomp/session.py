@@ -194,6 +194,10 @@ class Session:
         """Put back on the queue (RabbitMQ)."""
         self._protocol.nack(token, requeue="true")
 
+    def reject(self, token: str) -> None:
+        """To the dead-letter exchange of the queue, if it has one (RabbitMQ), or the dead-letter queue (ActiveMQ)."""
+        self._protocol.nack(token, requeue="false")
+
     def confirmed_nack(self, token: str) -> Pending:
         """The same with a receipt, which tells that all NACKs before it were taken too."""
         self._check_open()

@@ -141,6 +141,14 @@ class StompSubscription(Subscription):
         session.nack(delivery.token)
         return True
 
+    def reject(self, delivery: Delivery) -> bool:
+        session = self._owner(delivery)
+        if session is None:
+            return False
+        self._unacked.remove(delivery.token)
+        session.reject(delivery.token)
+        return True
+
     def _owner(self, delivery: Delivery) -> Session | None:
         """The connection that delivered it and still waits for an answer: an answer never crosses an epoch.
 

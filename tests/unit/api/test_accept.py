@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.api.accept import check_accepts_events, is_event_source
+from app.api.accept import check_accepts_events, is_event_source, wants_octets
 from app.api.request_headers import RequestHeaders
 from app.domain.errors import NotAcceptable
 
@@ -52,3 +52,26 @@ def test_a_stream_is_not_taken(value: str) -> None:
 )
 def test_an_event_source_accepts_exactly_streams(value: str, is_one: bool) -> None:
     assert is_event_source(_headers(value)) is is_one
+
+
+@pytest.mark.parametrize(
+    ("value", "octets"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/*", False),
+        ("application/json", False),
+        ("application/json, application/octet-stream", False),
+        ("application/octet-stream", True),
+        ("application/octet-stream, */*;q=0.1", True),
+        ("application/json;q=0, */*", True),
+    ],
+)
+def test_bytes_are_for_who_prefers_them(value: str, octets: bool) -> None:
+    assert wants_octets(_headers(value)) is octets
+
+
+@pytest.mark.parametrize("value", ["text/html", "*/*;q=0", "text/event-stream"])
+def test_a_message_is_json_or_bytes(value: str) -> None:
+    with pytest.raises(NotAcceptable, match="application/json"):
+        wants_octets(_headers(value))

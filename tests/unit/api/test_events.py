@@ -12,6 +12,7 @@ import pytest
 from app.api import events
 from app.api.context import Context
 from app.api.events import Events, is_temporary, parse
+from app.config.settings import Settings
 from app.connectors.base import Destination
 from app.domain.errors import (
     BrokerRejected,
@@ -26,7 +27,7 @@ from app.domain.errors import (
     UnknownDestination,
 )
 from app.domain.uri import MqUri
-from app.gateway.stream import Batch, Counts, Reader, StreamRequest
+from app.gateway.stream import Batch, Counts, Reader, StreamLease, StreamRequest
 from tests.unit.api.asgi import Call
 
 JOBS = MqUri.parse("demo::Queues::jobs")
@@ -34,9 +35,9 @@ EVENTS = MqUri.parse("demo::Topics::events")
 EVENT_SOURCE = [(b"accept", b"text/event-stream")]
 
 
-def _request(query: bytes = b"", **headers: bytes) -> StreamRequest:
+def _request(query: bytes = b"", uri: MqUri = JOBS, **headers: bytes) -> StreamRequest:
     pairs = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
-    return parse(Call(method="GET", query=query, headers=pairs).exchange())
+    return parse(Call(method="GET", query=query, headers=pairs).exchange(), uri, Settings())
 
 
 def test_nothing_said_is_the_defaults() -> None:
@@ -72,7 +73,9 @@ def test_the_header_wins_and_is_not_trusted(header: bytes, query: bytes, positio
         b"from=then",
         b"status=1",
         b"ack=maybe",
-        b"ack=explicit",
+        b"lease=30",
+        b"ack=explicit&lease=0",
+        b"ack=explicit&lease=901",
         b"topic=x",
         b"from=now&from=now",
     ],
@@ -80,6 +83,14 @@ def test_the_header_wins_and_is_not_trusted(header: bytes, query: bytes, positio
 def test_what_is_wrong_is_refused(query: bytes) -> None:
     with pytest.raises(InvalidParameter):
         _request(query)
+
+
+def test_explicit_acks_are_for_queues() -> None:
+    assert _request(b"ack=explicit").lease == StreamLease("/mq/demo/Queues/jobs/ack", 30)
+    odd = MqUri.parse("demo::Queues::a/b é")
+    assert _request(b"ack=explicit&lease=60", odd).lease == StreamLease("/mq/demo/Queues/a%2Fb%20%C3%A9/ack", 60)
+    with pytest.raises(InvalidParameter, match="for Queues"):
+        _request(b"ack=explicit", EVENTS)
 
 
 def _value(context: Context, name: str, **labels: str) -> float:
@@ -146,7 +157,7 @@ async def test_head_says_the_headers_and_subscribes_to_nothing(context: Context)
         (Call(method="GET"), "demo::Topics::nope", Code.UNKNOWN_DESTINATION),
         (Call(method="GET", headers=[(b"accept", b"text/html")]), str(EVENTS), Code.NOT_ACCEPTABLE),
         (Call(method="HEAD", headers=[(b"accept", b"text/html")]), str(EVENTS), Code.NOT_ACCEPTABLE),
-        (Call(method="GET", query=b"ack=explicit"), str(JOBS), Code.INVALID_PARAMETER),
+        (Call(method="GET", query=b"ack=explicit"), str(EVENTS), Code.INVALID_PARAMETER),
         (Call(method="GET", query=b"x=1", headers=EVENT_SOURCE), str(JOBS), Code.INVALID_PARAMETER),
     ],
 )

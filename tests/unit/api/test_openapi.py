@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
-from app.api import events, publish_request
+from app.api import events, publish_request, receive_request, settle
 from app.api.openapi import document
 from app.api.paths import METHODS, Kind
 from app.api.problems import TABLE
@@ -18,6 +18,10 @@ PATHS = {
     Kind.SERVICE: "/mq/{service}",
     Kind.DESTINATION: "/mq/{service}/{type}/{name}",
     Kind.EVENTS: "/mq/{service}/{type}/{name}/events",
+    Kind.RECEIVE: "/mq/{service}/{type}/{name}/receive",
+    Kind.ACK: "/mq/{service}/{type}/{name}/ack",
+    Kind.NACK: "/mq/{service}/{type}/{name}/nack",
+    Kind.RENEW: "/mq/{service}/{type}/{name}/renew",
 }
 
 
@@ -56,6 +60,15 @@ def test_every_parameter_is_described(described: dict[str, Any]) -> None:
     assert "Mq-Header-<name>" in described["paths"][PATHS[Kind.DESTINATION]]["post"]["description"]
     stream = _parameters(described, PATHS[Kind.EVENTS], "get")
     assert {("query", name) for name in events.PARAMETERS} | {("header", "Last-Event-ID")} == stream
+
+
+def test_every_parameter_of_taking_is_described(described: dict[str, Any]) -> None:
+    receive_ = _parameters(described, PATHS[Kind.RECEIVE], "post") | {("query", "subscription")}
+    assert {("query", name) for name in receive_request.PARAMETERS} == receive_
+    for kind, what in ((Kind.ACK, settle.Ack), (Kind.NACK, settle.Nack), (Kind.RENEW, settle.Renew)):
+        post = described["paths"][PATHS[kind]]["post"]
+        name = post["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        assert set(described["components"]["schemas"][name]["properties"]) == {"leases", *what.members}
 
 
 def test_every_code_is_in_the_closed_set(described: dict[str, Any]) -> None:

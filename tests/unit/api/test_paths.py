@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.api.paths import METHODS, Kind, Route, decode, parse, raw_path, without_root
+from app.api.paths import METHODS, Kind, Route, decode, is_publish, parse, raw_path, without_root
 from app.domain.errors import Code, GatewayError, InvalidName
 from app.domain.uri import DestinationType, MqUri, check_name
 
@@ -28,6 +28,11 @@ def _uri(name: str, kind: DestinationType = DestinationType.QUEUES) -> MqUri:
         ("/mq/demo/qUeUe/jobs", Route(Kind.DESTINATION, uri=_uri("jobs"))),
         ("/mq/demo/topic/t", Route(Kind.DESTINATION, uri=_uri("t", DestinationType.TOPICS))),
         ("/mq/demo/Queues/jobs/events", Route(Kind.EVENTS, uri=_uri("jobs"))),
+        ("/mq/demo/Queues/jobs/receive", Route(Kind.RECEIVE, uri=_uri("jobs"))),
+        ("/mq/demo/Queues/jobs/ack", Route(Kind.ACK, uri=_uri("jobs"))),
+        ("/mq/demo/Queues/jobs/nack", Route(Kind.NACK, uri=_uri("jobs"))),
+        ("/mq/demo/Queues/jobs/renew", Route(Kind.RENEW, uri=_uri("jobs"))),
+        ("/mq/demo/Queues/ack", Route(Kind.DESTINATION, uri=_uri("ack"))),
         ("/mq/demo/Queues/events", Route(Kind.DESTINATION, uri=_uri("events"))),
         # A slash of the name, in either case of its escape; it never moves a boundary.
         ("/mq/demo/Queues/a%2Fb", Route(Kind.DESTINATION, uri=_uri("a/b"))),
@@ -204,3 +209,20 @@ def test_the_raw_path_is_as_sent_and_made_where_the_server_does_not_tell() -> No
 
 def test_every_resource_of_ours_says_its_methods() -> None:
     assert set(METHODS) == set(Kind) - {Kind.PAGE}
+
+
+@pytest.mark.parametrize(
+    ("path", "publishes"),
+    [
+        ("/mq/demo/Queues/jobs", True),
+        ("/mq/demo/Queues/ack", True),
+        ("/mq/demo/Queues/jobs/batch", True),
+        ("/mq/demo/Queues/jobs/receive", False),
+        ("/mq/demo/Queues/a%00/ack", False),
+        ("/mq/demo", True),
+        ("/mq", False),
+        ("/health/live", False),
+    ],
+)
+def test_what_is_counted_as_a_publish(path: str, publishes: bool) -> None:
+    assert is_publish(path) is publishes

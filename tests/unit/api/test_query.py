@@ -55,3 +55,23 @@ def test_seconds_are_a_positive_number(text: str) -> None:
 
 def test_the_default_is_capped_too() -> None:
     assert query.seconds({}, "timeout", default=5, longest=2) == 2
+
+
+@pytest.mark.parametrize(("text", "found"), [(None, 3), ("0", 0), ("5", 5), ("2.5", 2.5), (".5", 0.5)])
+def test_a_number_has_a_range(text: str | None, found: float) -> None:
+    values = {} if text is None else {"wait": text}
+    assert query.number(values, "wait", default=3, low=0, high=5) == found
+
+
+@pytest.mark.parametrize("text", ["-0.1", "5.1", "nan", "inf", "1e999", "", "x"])
+def test_what_is_no_number_of_the_range(text: str) -> None:
+    with pytest.raises(InvalidParameter, match="a number from 0 to 5"):
+        query.number({"wait": text}, "wait", default=3, low=0, high=5)
+
+
+def test_a_whole_number_has_a_range() -> None:
+    assert query.whole({}, "max", default=1, low=1, high=9) == 1
+    assert query.whole({"max": "9"}, "max", default=1, low=1, high=9) == 9
+    for text in ("0", "10", "1.0", "+1", "\u0663", "9" * 5000, ""):
+        with pytest.raises(InvalidParameter, match="a whole number from 1 to 9"):
+            query.whole({"max": text}, "max", default=1, low=1, high=9)

@@ -33,8 +33,6 @@ def test_memory_may_be_set() -> None:
     [
         {"messages_per_second": 1},
         {"bytes_per_second": 1},
-        {"receive_linger": 3},
-        {"lease_max": 1},
         {"idempotency_window": 1},
         {"idempotency_keys": 1},
     ],
@@ -44,12 +42,20 @@ def test_later_options_are_refused(option: dict[str, object]) -> None:
         LimitSettings.model_validate(option)
 
 
+def test_taking_has_its_limits() -> None:
+    assert (LimitSettings().receive_linger, LimitSettings().lease_max) == (2, 900)
+    limits = LimitSettings.model_validate({"receive_linger": "0.5", "lease_max": "60"})
+    assert (limits.receive_linger, limits.lease_max) == (0.5, 60)
+
+
 def test_later_options_may_be_spelled_out_with_their_defaults() -> None:
-    spelled = {"receive_linger": "2", "lease_max": "900", "idempotency_window": "600", "idempotency_keys": "100000"}
+    spelled = {"idempotency_window": "600", "idempotency_keys": "100000"}
     assert LimitSettings.model_validate(spelled) == LimitSettings()
 
 
-@pytest.mark.parametrize("option", [{"body_bytes": 0}, {"uris_per_stream": 33}, {"memory_bytes": 1}, {"streams": 0}])
+@pytest.mark.parametrize(
+    "option", [{"body_bytes": 0}, {"uris_per_stream": 33}, {"memory_bytes": 1}, {"streams": 0}, {"lease_max": 0.5}]
+)
 def test_senseless_values_are_refused(option: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         LimitSettings.model_validate(option)

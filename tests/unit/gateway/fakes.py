@@ -41,6 +41,9 @@ class FakeSubscription(Subscription):
         self.listener = listener
         self.acked: list[str] = []
         self.nacked: list[str] = []
+        self.rejected: list[str] = []
+        #: What ack and reject answer: False as after a reconnect.
+        self.takes = True
         self.closed = 0
         self.closing = asyncio.Event()
         self.closing.set()
@@ -54,7 +57,11 @@ class FakeSubscription(Subscription):
 
     def ack(self, delivery: Delivery) -> bool:
         self.acked.append(delivery.token)
-        return True
+        return self.takes
+
+    def reject(self, delivery: Delivery) -> bool:
+        self.rejected.append(delivery.token)
+        return self.takes
 
     def nack(self, delivery: Delivery) -> bool:
         self.nacked.append(delivery.token)

@@ -16,7 +16,7 @@ from app.config.settings import Settings
 from app.domain.errors import ConnectionLost, UnknownService
 from app.domain.message import Publication
 from app.domain.uri import MqUri
-from app.gateway import gateway as gateway_module
+from app.gateway import closing
 from app.gateway import reload as module
 from app.gateway.gateway import Gateway
 from app.gateway.reload import Reloader
@@ -53,7 +53,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(gateway_module, "FAREWELL_SECONDS", 0)
+    monkeypatch.setattr(closing, "FAREWELL_SECONDS", 0)
     async with Gateway(loaded().settings) as gateway:
         yield Bench(gateway)
 

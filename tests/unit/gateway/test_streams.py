@@ -18,6 +18,7 @@ from app.domain.uri import MqUri
 from app.gateway.queue import QueueReader
 from app.gateway.stream import Counts, Reader, StreamRequest
 from app.gateway.streams import Streams
+from app.gateway.takings import Takings
 from app.gateway.topic import TopicReader
 from app.telemetry.metrics import Metrics
 from tests.unit.gateway.fakes import FakeConnector, Timers, queue, topic, turns
@@ -31,8 +32,12 @@ class Bench:
         self.metrics = Metrics()
         self.counts: dict[MqUri, Counts] = {}
         self.grown: list[int] = []
-        self.streams = Streams(self.metrics, lambda uri: self.counts.setdefault(uri, Counts()), self.grown.append)
+        self.takings = Takings("here", self.metrics, self.count, self.grown.append, linger=60)
+        self.streams = Streams(self.metrics, self.count, self.grown.append, self.takings)
         self.connector = FakeConnector()
+
+    def count(self, uri: MqUri) -> Counts:
+        return self.counts.setdefault(uri, Counts())
 
     async def open(self, destination: Destination, **request: Any) -> Reader:
         return await self.streams.open(destination, self.connector, StreamRequest(**request), 5)

@@ -1,0 +1,180 @@
+"""A stream of a Queue whose events are leases: the client says itself when it is done with each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from app.connectors.base import Delivery, Destination, MQConnector
+from app.gateway.lane import Lane
+from app.gateway.leases import Lease
+from app.gateway.queue import MEMORY
+from app.gateway.stream import Batch, Counts, Format, Reader, StreamLease
+from app.gateway.takings import Takings
+from app.wire import sse
+
+
+class LeaseReader(Reader):
+    """As many lanes as the destination's prefetch: so many messages are here or leased, and not one more.
+
+    A client that lets a lease run out gets only so many more as it answers; one that answers nothing loses its stream.
+
+    `grew` is told of every change of `buffered`, in bytes.
+    """
+
+    def __init__(
+        self,
+        form: Format,
+        lease: StreamLease,
+        takings: Takings,
+        on_close: Callable[[LeaseReader], None],
+        grew: Callable[[int], None],
+    ) -> None:
+        super().__init__(Counts())
+        #: Bytes waiting here or on their way into the socket.
+        self.buffered = 0
+        self._format = form
+        self._lease = lease
+        self._takings = takings
+        self._on_close = on_close
+        self._grew = grew
+        self._lanes: dict[Lane, None] = {}
+        self._claimed = ExitStack()
+        self._waiting: deque[tuple[Lane, Delivery]] = deque()
+        self._handing = 0
+        self._letting_go: set[asyncio.Task[None]] = set()
+
+    async def open(
+        self, destination: Destination, connector: MQConnector, counts: Callable[[], Counts], timeout: float
+    ) -> None:
+        """Subscribe; raises Overloaded, and what MQConnector.subscribe raises."""
+        prefetch = destination.settings.prefetch
+        self._destination = destination
+        self._claimed.enter_context(self._takings.claim(prefetch))
+        self._lanes = {Lane(self, stays=True): None for _ in range(prefetch)}
+        opening = [lane.open(destination, connector, timeout) for lane in self._lanes]
+        try:
+            _raise_first(await asyncio.gather(*opening, return_exceptions=True))
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self.close()))
+            raise
+        self._counts = counts()
+        data = {"ack_url": self._lease.ack_url, "prefetch": prefetch, "lease_seconds": self._lease.seconds}
+        self.opening = sse.json_event("lease", data)
+        for lane in self._lanes:
+            lane.release_early()
+
+    def give_way(self) -> int:
+        """Too much is held: the stream ends, and what is here goes back when it closes; the bytes freed."""
+        before = self.buffered
+        busy = self._handing or any(lane.leased for lane in self._lanes)
+        self._keep(lambda at, _lane, _token: at == 0 and not busy)
+        self.end(MEMORY)
+        return before - self.buffered
+
+    def _keep(self, wanted: Callable[[int, Lane, str], bool]) -> None:
+        """Of what waits only this, by place, lane and token."""
+        kept = deque(
+            (lane, delivery) for at, (lane, delivery) in enumerate(self._waiting) if wanted(at, lane, delivery.token)
+        )
+        freed = _size(self._waiting) - _size(kept)
+        self._waiting = kept
+        self._shift(-freed)
+
+    def _shift(self, size: int) -> None:
+        self.buffered += size
+        self._grew(size)
+
+    # What lanes tell.
+
+    def arrived(self, lane: Lane, delivery: Delivery) -> None:
+        if self._end is not None:
+            return  # goes back with the others
+        self._waiting.append((lane, delivery))
+        self.wake()
+        self._shift(len(delivery.message.body))  # may make this very stream end
+
+    def settled(self, lane: Lane) -> None:
+        # Answered: the broker sends the next one by itself. Not answered in time: whoever answers is to get it. A
+        # client that is frozen would otherwise be given it again and again, for it has more lanes than others.
+        if lane.returns:
+            for idle in [lane for lane in self._lanes if lane.is_idle]:
+                self._let_go(idle)
+            if not self._lanes:
+                self.end("slow")
+
+    def _let_go(self, lane: Lane) -> None:
+        del self._lanes[lane]
+        self._keep(lambda _at, other, _token: other is not lane)
+        task = asyncio.get_running_loop().create_task(lane.close())
+        self._letting_go.add(task)
+        task.add_done_callback(self._letting_go.discard)
+
+    def withdrawn(self, lane: Lane, token: str) -> None:
+        self._keep(lambda _at, other, each: (other, each) != (lane, token))
+        lease = lane.leased.pop(token, None)
+        if lease is not None:
+            self._takings.leases.void(lease)
+
+    def ended(self, lane: Lane, detail: str | None) -> None:
+        self._keep(lambda _at, other, _token: other is not lane)
+        leased, lane.leased = lane.leased, {}
+        for lease in leased.values():
+            self._takings.leases.void(lease)
+        if detail is not None:
+            self.end("cancelled")
+
+    # What the writer of the stream calls.
+
+    def _has_events(self) -> bool:
+        return bool(self._waiting) and self._end in {None, MEMORY}
+
+    def _take_events(self, max_bytes: int) -> Batch:
+        parts: list[bytes] = []
+        size = 0
+        while self._has_events() and (not parts or size < max_bytes):
+            lane, delivery = self._waiting.popleft()
+            self._handing += len(delivery.message.body)
+            parts.append(self._encode(self._grant(lane, delivery), delivery))
+            size += len(parts[-1])
+        return Batch(b"".join(parts), len(parts))
+
+    def _grant(self, lane: Lane, delivery: Delivery) -> str:
+        lease: Lease = self._takings.leases.grant(self._destination.uri, lane, delivery, self._lease.seconds)
+        lane.leased[delivery.token] = lease
+        lease.forget_message()  # what is on its way to the client is counted here
+        return self._takings.token(lease)
+
+    def _encode(self, token: str, delivery: Delivery) -> bytes:
+        return sse.FORMATS[self._format](delivery.message, token)
+
+    def handed_over(self, batch: Batch) -> None:
+        super().handed_over(batch)
+        handed, self._handing = self._handing, 0
+        self._shift(-handed)
+
+    async def close(self) -> None:
+        self._on_close(self)
+        lanes, self._lanes = self._lanes, {}
+        self._keep(lambda _at, _lane, _token: False)
+        handing, self._handing = self._handing, 0
+        self._shift(-handing)
+        for lane in lanes:
+            leased, lane.leased = lane.leased, {}
+            for lease in leased.values():
+                self._takings.leases.void(lease, "left")
+        await asyncio.gather(*self._letting_go, *(lane.close() for lane in lanes))
+        self._claimed.close()
+
+
+def _raise_first(results: list[BaseException | None]) -> None:
+    """Only when all have ended, so that none opens behind our back."""
+    for error in results:
+        if error is not None:
+            raise error
+
+
+def _size(waiting: deque[tuple[Lane, Delivery]]) -> int:
+    return sum(len(delivery.message.body) for _, delivery in waiting)

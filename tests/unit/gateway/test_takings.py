@@ -1,0 +1,440 @@
+"""Taking from Queues: lanes open while somebody waits, and messages go where they belong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from app.connectors.base import Destination
+from app.domain.errors import BrokerRejected, BrokerUnavailable, Overloaded
+from app.domain.uri import MqUri
+from app.gateway import takings as module
+from app.gateway.leases import Lease
+from app.gateway.stream import Counts
+from app.gateway.take import MAX_BYTES
+from app.gateway.takings import Takings
+from app.telemetry.metrics import Metrics
+from tests.unit.gateway.fakes import FakeConnector, FakeSubscription, queue, turns
+
+WAIT = 5.0
+
+
+class Bench:
+    """Takings over one connector."""
+
+    def __init__(self, linger: float = 60) -> None:
+        self.metrics = Metrics()
+        self.counts: dict[MqUri, Counts] = {}
+        self.grown = 0
+        self.takings = Takings("here", self.metrics, self._count, self._grew, linger=linger)
+        self.connector = FakeConnector()
+        self.jobs = queue()
+
+    def _count(self, uri: MqUri) -> Counts:
+        return self.counts.setdefault(uri, Counts())
+
+    def _grew(self, size: int) -> None:
+        self.grown += size
+
+    @property
+    def lanes(self) -> list[FakeSubscription]:
+        return self.connector.subscriptions
+
+    @property
+    def open_lanes(self) -> list[FakeSubscription]:
+        return [lane for lane in self.lanes if not lane.closed]
+
+    async def take(
+        self, most: int = 1, *, seconds: float = 60, wait: float = WAIT, destination: Destination | None = None
+    ) -> list[Lease]:
+        return await self.takings.take(destination or self.jobs, self.connector, most=most, seconds=seconds, wait=wait)
+
+    async def taking(self, most: int = 1, **options: Any) -> asyncio.Task[list[Lease]]:
+        """A take that waits; its lanes are open."""
+        task = asyncio.ensure_future(self.take(most, **options))
+        await turns(8)
+        return task
+
+    async def taken(self, *bodies: bytes) -> list[Lease]:
+        """Messages that came one on each lane, taken and answered."""
+        task = await self.taking(len(bodies))
+        for lane, body in zip(self.open_lanes, bodies, strict=False):
+            lane.deliver(body)
+        leases = await task
+        self.takings.encoded(leases)
+        return leases
+
+    def ack(self, lease: Lease) -> str:
+        return self.takings.ack(lease.mq_uri, self.takings.token(lease))
+
+    def nack(self, lease: Lease, *, delay: float = 0, requeue: bool = True) -> str:
+        return self.takings.nack(lease.mq_uri, self.takings.token(lease), requeue=requeue, delay=delay)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT):
+        while not condition():  # noqa: ASYNC110 - what it waits for tells nobody
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    yield made
+    await made.takings.close(1)
+    assert made.takings.buffered() == 0
+    assert made.grown == 0
+
+
+def bodies(leases: list[Lease]) -> list[bytes]:
+    return [lease.delivery.message.body for lease in leases]
+
+
+async def test_one_message_is_taken_leased_and_acked(bench: Bench) -> None:
+    task = await bench.taking()
+    assert bench.connector.asked == [{"uri": bench.jobs.uri, "acknowledge": True, "prefetch": 1, "timeout": 5.0}]
+    bench.lanes[0].deliver(b"one")
+    (lease,) = await task
+    assert lease.delivery.message.body == b"one"
+    assert bench.takings.buffered() == bench.takings.buffered("svc") == 3
+    bench.takings.encoded([lease])
+    bench.takings.delivered([lease])
+    assert bench.takings.buffered() == 0
+    assert bench.counts[bench.jobs.uri].delivered == 1
+    assert bench.takings.leases.of(bench.jobs.uri) == 1
+    assert bench.ack(lease) == "done"
+    assert bench.lanes[0].acked == ["1"]
+    assert bench.ack(lease) == "done"
+    assert bench.lanes[0].acked == ["1"]
+
+
+async def test_a_worker_that_comes_again_finds_its_next_message_here(bench: Bench) -> None:
+    (lease,) = await bench.taken(b"1")
+    bench.ack(lease)
+    bench.lanes[0].deliver(b"2")
+    assert bench.takings.buffered() == 1
+    (again,) = await bench.take(wait=0)
+    assert again.delivery.message.body == b"2"
+    assert len(bench.lanes) == 1
+
+
+async def test_an_empty_queue_gives_nothing(bench: Bench) -> None:
+    assert await bench.take(wait=0) == []
+    assert await bench.take(wait=0.01) == []
+    assert len(bench.open_lanes) == 1
+
+
+async def test_lanes_grow_while_all_are_full(bench: Bench) -> None:
+    task = await bench.taking(30)
+    assert len(bench.lanes) == 8
+    for wanted in (16, 30):
+        for lane in bench.lanes:
+            if not lane._number:
+                lane.deliver(b"x")
+        await turns(8)
+        assert len(bench.lanes) == wanted
+    for lane in bench.lanes[16:]:
+        lane.deliver(b"y")
+    assert len(await task) == 30
+    assert len(bench.lanes) == 30
+
+
+async def test_what_is_there_is_the_answer_soon_after_the_first_message(bench: Bench) -> None:
+    task = await bench.taking(100)
+    bench.lanes[0].deliver(b"1")
+    bench.lanes[1].deliver(b"2")
+    assert bodies(await task) == [b"1", b"2"]
+
+
+async def test_an_answer_has_an_end_in_bytes(bench: Bench) -> None:
+    task = await bench.taking(3)
+    large = bytes(MAX_BYTES)
+    for lane in bench.lanes:
+        lane.deliver(large)
+    assert bodies(await task) == [large]
+    assert bench.takings.buffered() == 3 * MAX_BYTES
+
+
+async def test_who_waits_first_is_served_first(bench: Bench) -> None:
+    first, second = await bench.taking(), await bench.taking()
+    bench.lanes[0].deliver(b"1")
+    await turns(8)
+    assert first.done()
+    assert not second.done()
+    bench.lanes[1].deliver(b"2")
+    assert bodies(await second) == [b"2"]
+    assert bodies(await first) == [b"1"]
+
+
+async def test_messages_before_the_receipt_are_taken_after_it(bench: Bench) -> None:
+    class Early(FakeConnector):
+        async def subscribe(self, *args: Any, **options: Any) -> Any:
+            subscription = await super().subscribe(*args, **options)
+            self.latest.deliver(b"early")
+            return subscription
+
+    bench.connector = Early()
+    (lease,) = await bench.take()
+    assert lease.delivery.message.body == b"early"
+    assert bench.ack(lease) == "done"
+    assert bench.lanes[0].acked == ["1"]
+
+
+async def test_what_the_broker_says_no_to(bench: Bench) -> None:
+    bench.connector.refusals = [BrokerRejected("no")]
+    with pytest.raises(BrokerRejected):
+        await bench.take()
+    bench.connector.refusals = [BrokerUnavailable("down") for _ in range(8)]
+    with pytest.raises(BrokerUnavailable):
+        await bench.take(20)
+    assert not bench.takings._takers[bench.jobs.uri].lanes
+
+
+async def test_a_refusal_that_leaves_lanes_is_no_failure(bench: Bench) -> None:
+    bench.connector.refusals = [BrokerRejected("no")]
+    task = await bench.taking(3)
+    assert len(bench.lanes) == 2
+    bench.lanes[0].deliver(b"1")
+    assert bodies(await task) == [b"1"]
+
+
+async def test_a_given_back_message_ends_its_lane_and_no_other(bench: Bench) -> None:
+    first, second = await bench.taken(b"1", b"2")
+    assert bench.nack(first) == "done"
+    await turns()
+    assert [lane.closed for lane in bench.lanes] == [1, 0]
+    assert bench.ack(second) == "done"
+    assert bench.nack(first) == "done"
+    assert bench.ack(first) == "expired"
+
+
+async def test_a_refused_message_leaves_its_lane(bench: Bench) -> None:
+    (lease,) = await bench.taken(b"1")
+    assert bench.nack(lease, requeue=False) == "done"
+    assert bench.lanes[0].rejected == ["1"]
+    assert not bench.lanes[0].closed
+
+
+async def test_a_lease_that_runs_out_goes_back(bench: Bench) -> None:
+    task = await bench.taking(seconds=0.05)
+    bench.lanes[0].deliver(b"1")
+    (lease,) = await task
+    await until(lambda: lease.over)
+    await turns()
+    assert bench.lanes[0].closed
+    assert bench.ack(lease) == "expired"
+
+
+async def test_renewing(bench: Bench) -> None:
+    (lease,) = await bench.taken(b"1")
+    token = bench.takings.token(lease)
+    assert bench.takings.renew(bench.jobs.uri, token, 10) == ("done", lease.expires_at)
+    assert lease.seconds == 10
+    assert bench.takings.renew(bench.jobs.uri, token, None) == ("done", lease.expires_at)
+    assert lease.seconds == 10
+    bench.ack(lease)
+    assert bench.takings.renew(bench.jobs.uri, token, None) == ("expired", None)
+
+
+async def test_a_token_holds_here_for_its_destination_and_unchanged(bench: Bench) -> None:
+    (lease,) = await bench.taken(b"1")
+    token = bench.takings.token(lease)
+    others = queue("others").uri
+    for uri, text in ((others, token), (bench.jobs.uri, token[:-1]), (bench.jobs.uri, "x" + token)):
+        assert bench.takings.ack(uri, text) == "unknown"
+        assert bench.takings.nack(uri, text, requeue=True, delay=0) == "unknown"
+        assert bench.takings.renew(uri, text, None) == ("unknown", None)
+    elsewhere = Takings("there", Metrics(), lambda _uri: Counts(), lambda _size: None, linger=1)
+    assert elsewhere.ack(bench.jobs.uri, token) == "unknown"
+    assert bench.ack(lease) == "done"
+
+
+# What the connector tells.
+
+
+async def test_after_a_lost_link_a_lease_is_expired(bench: Bench) -> None:
+    (lease,) = await bench.taken(b"1")
+    bench.lanes[0].listener.on_lost()
+    bench.lanes[0].listener.on_restored()
+    assert bench.ack(lease) == "expired"
+    assert bench.lanes[0].acked == []
+    assert bench.takings.leases.of(bench.jobs.uri) == 0
+
+
+async def test_who_waits_when_the_link_is_lost_waits_on(bench: Bench) -> None:
+    task = await bench.taking(2)
+    bench.lanes[0].deliver(b"lost")
+    for lane in list(bench.lanes):
+        lane.listener.on_lost()
+    await turns(8)
+    assert [lane.closed for lane in bench.lanes] == [1, 1, 0, 0]
+    bench.lanes[2].deliver(b"again")
+    assert bodies(await task) == [b"again"]
+
+
+async def test_an_ack_that_the_connector_does_not_take_is_expired(bench: Bench) -> None:
+    (lease,) = await bench.taken(b"1")
+    bench.lanes[0].takes = False
+    assert bench.ack(lease) == "expired"
+
+
+async def test_a_withdrawn_message_is_no_longer_leased(bench: Bench) -> None:
+    (lease,) = await bench.taken(b"1")
+    bench.lanes[0].listener.on_withdrawn("1")
+    assert bench.ack(lease) == "expired"
+    bench.lanes[0].deliver(b"parked")
+    bench.lanes[0].listener.on_withdrawn("2")
+    assert bench.takings.buffered() == 0
+    bench.lanes[0].deliver(b"3")
+    assert bodies(await bench.take(wait=0)) == [b"3"]
+
+
+async def test_a_cancelled_subscription_ends_leases_and_waiting(bench: Bench) -> None:
+    (lease,) = await bench.taken(b"1")
+    task = await bench.taking()
+    for lane in bench.lanes:
+        lane.listener.on_cancelled("deleted")
+    with pytest.raises(BrokerRejected, match="deleted"):
+        await task
+    assert bench.ack(lease) == "expired"
+
+
+# Time and room.
+
+
+async def test_a_message_without_a_taker_goes_back() -> None:
+    bench = Bench(linger=0.1)
+    (lease,) = await bench.taken(b"1")
+    bench.ack(lease)
+    bench.lanes[0].deliver(b"2")
+    await until(lambda: bench.lanes[0].closed == 1)
+    assert bench.takings.buffered() == bench.grown == 0
+
+
+async def test_a_lane_with_a_lease_stays_as_long_as_it() -> None:
+    bench = Bench(linger=0.05)
+    first, second = await bench.taken(b"1", b"2")
+    bench.ack(first)
+    await until(lambda: bench.lanes[0].closed == 1)
+    await asyncio.sleep(0.1)
+    assert not bench.lanes[1].closed
+    assert bench.ack(second) == "done"
+    await until(lambda: bench.lanes[1].closed == 1)
+    assert await bench.take(wait=0) == []
+
+
+async def test_lanes_for_who_waits_stay_and_others_go() -> None:
+    bench = Bench(linger=0.1)
+    assert await bench.take(5, wait=0) == []
+    assert len(bench.open_lanes) == 5
+    task = await bench.taking(2, wait=WAIT)
+    await until(lambda: len(bench.open_lanes) == 2)
+    await asyncio.sleep(0.25)
+    assert len(bench.open_lanes) == 2
+    bench.open_lanes[0].deliver(b"1")
+    assert bodies(await task) == [b"1"]
+    await until(lambda: len(bench.open_lanes) == 1)
+
+
+async def test_memory_is_freed_of_what_nobody_took(bench: Bench) -> None:
+    first, second, third = await bench.taken(b"1", b"2", b"3")
+    bench.ack(first)
+    bench.ack(second)
+    bench.lanes[0].deliver(b"small")
+    bench.lanes[1].deliver(b"the largest")
+    assert bench.takings.give_way(6) == 11
+    assert bench.takings.buffered() == 5
+    assert bench.takings.give_way(1000) == 5
+    await turns()
+    assert [lane.closed for lane in bench.lanes] == [1, 1, 0]
+    assert bench.ack(third) == "done"
+
+
+async def test_more_lanes_than_there_may_be(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_LANES", 2)
+    assert len(await bench.taken(b"1", b"2")) == 2
+    with pytest.raises(Overloaded, match="leased"):
+        await bench.take()
+
+
+async def test_a_client_that_leaves_gives_back(bench: Bench) -> None:
+    task = await bench.taking(3)
+    bench.lanes[0].deliver(b"1")
+    await turns()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await turns()
+    assert [lane.closed for lane in bench.lanes] == [1, 0, 0]
+    assert len(bench.takings.leases) == 0
+
+
+# Endings.
+
+
+async def test_at_the_drain_nobody_waits_and_leases_can_be_answered(bench: Bench) -> None:
+    first, second = await bench.taken(b"1", b"2")
+    bench.ack(first)
+    bench.lanes[0].deliver(b"parked")
+    waits = await bench.taking(3)  # takes what is parked, and waits for more
+    other = await bench.taking(destination=queue("others"))
+    bench.takings.stop()
+    assert bodies(await waits) == [b"parked"]
+    assert await other == []
+    assert bench.ack(second) == "done"
+    await turns()
+    assert [lane.closed for lane in bench.lanes[:2]] == [0, 1]
+    assert await bench.take(wait=WAIT) == []
+
+
+async def test_at_the_end_everything_goes_back(bench: Bench) -> None:
+    first, _second = await bench.taken(b"1", b"2")
+    bench.ack(first)
+    bench.lanes[0].deliver(b"parked")
+    opening = asyncio.Event()
+    bench.connector.open = opening
+    late = await bench.taking(destination=queue("late"))
+    closing = asyncio.ensure_future(bench.takings.close(WAIT))
+    await turns()
+    opening.set()
+    await closing
+    assert await late == []
+    assert [lane.closed for lane in bench.lanes] == [1, 1, 1]
+    assert bench.takings.leases.of_service("svc") == 0
+
+
+async def test_another_configuration_ends_what_was(bench: Bench) -> None:
+    (lease,) = await bench.taken(b"1")
+    bench.takings.retire(lambda uri: uri == bench.jobs.uri)
+    assert bench.ack(lease) == "expired"
+    await turns()
+    assert bench.lanes[0].closed
+    bench.jobs = queue(prefetch=3)
+    (again,) = await bench.taken(b"2")
+    assert bench.ack(again) == "done"
+    bench.jobs = queue(prefetch=4)  # without a word
+    await bench.taken(b"3")
+    assert [lane.closed for lane in bench.lanes] == [1, 1, 0]
+
+
+async def test_takers_of_queues_nobody_takes_from_are_forgotten() -> None:
+    bench = Bench(linger=0.05)
+    for number in range(3):
+        assert await bench.take(wait=0, destination=queue(f"q{number}")) == []
+    await until(lambda: not bench.open_lanes)
+    await turns()
+    await bench.take(wait=0)
+    assert list(bench.takings._takers) == [bench.jobs.uri]
+
+
+async def test_how_leases_ended_is_counted(bench: Bench) -> None:
+    first, second = await bench.taken(b"1", b"2")
+    bench.ack(first)
+    bench.lanes[1].listener.on_lost()
+    assert second.over
+    text = bench.metrics.render()
+    assert b'mq_gateway_leases_ended_total{reason="acked",service="svc"} 1.0' in text
+    assert b'mq_gateway_leases_ended_total{reason="lost",service="svc"} 1.0' in text
