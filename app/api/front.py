@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import paths
 from app.api.answer import Answer, Header
+from app.api.batch import Batch
 from app.api.context import Context
 from app.api.events import Events
 from app.api.exchange import ClientGone, Exchange
@@ -56,6 +57,7 @@ class Front:
         self._guard = Guard(context.settings)
         self._root = context.settings.server.root_path
         self._publish = Publish(context)
+        self._batch = Batch(context)
         self._events = Events(context)
         self._look = Look(context)
 
@@ -125,6 +127,8 @@ class Front:
             if uri.is_queue:
                 self._guard.check_queue_stream(exchange.headers)
             handler = self._events
+        elif kind is Kind.BATCH:
+            handler = self._batch
         elif exchange.method == "POST":
             handler = self._publish
         await handler(exchange, uri)

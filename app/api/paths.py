@@ -29,6 +29,7 @@ class Kind(Enum):
     SERVICE = auto()
     DESTINATION = auto()
     EVENTS = auto()
+    BATCH = auto()
     PAGE = auto()
 
 
@@ -38,12 +39,13 @@ METHODS: Mapping[Kind, tuple[str, ...]] = {
     Kind.SERVICE: ("GET", "HEAD"),
     Kind.DESTINATION: ("GET", "HEAD", "POST"),
     Kind.EVENTS: ("GET", "HEAD"),
+    Kind.BATCH: ("POST",),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A parsed path: `service` is set for SERVICE, `uri` for DESTINATION and EVENTS, `path` for PAGE."""
+    """A parsed path: `service` is set for SERVICE, `path` for PAGE, `uri` for what belongs to a destination."""
 
     kind: Kind
     service: str = ""
@@ -93,6 +95,8 @@ def _under_mq(parts: list[str]) -> Route:
             return Route(Kind.DESTINATION, uri=_uri(service, kind, name))
         case [_, service, kind, name, "events"]:
             return Route(Kind.EVENTS, uri=_uri(service, kind, name))
+        case [_, service, kind, name, "batch"]:
+            return Route(Kind.BATCH, uri=_uri(service, kind, name))
         case _:
             raise NotFound("destinations are /mq/{service}/{type}/{name}; a slash inside a name is written %2F")
 
