@@ -28,6 +28,8 @@ def _uri(name: str, kind: DestinationType = DestinationType.QUEUES) -> MqUri:
         ("/mq/demo/qUeUe/jobs", Route(Kind.DESTINATION, uri=_uri("jobs"))),
         ("/mq/demo/topic/t", Route(Kind.DESTINATION, uri=_uri("t", DestinationType.TOPICS))),
         ("/mq/demo/Queues/jobs/events", Route(Kind.EVENTS, uri=_uri("jobs"))),
+        ("/mq/demo/Queues/jobs/batch", Route(Kind.BATCH, uri=_uri("jobs"))),
+        ("/mq/demo/Queues/batch", Route(Kind.DESTINATION, uri=_uri("batch"))),
         ("/mq/demo/Queues/events", Route(Kind.DESTINATION, uri=_uri("events"))),
         # A slash of the name, in either case of its escape; it never moves a boundary.
         ("/mq/demo/Queues/a%2Fb", Route(Kind.DESTINATION, uri=_uri("a/b"))),
@@ -65,7 +67,7 @@ def test_a_path_is_one_resource(path: str, route: Route) -> None:
         ("/mq/demo//jobs", Code.NOT_FOUND),
         ("/mq/demo/Queues/jobs/", Code.NOT_FOUND),
         ("/mq/demo/Queues/a/b", Code.NOT_FOUND),
-        ("/mq/demo/Queues/jobs/batch", Code.NOT_FOUND),
+        ("/mq/demo/Queues/jobs/batch/more", Code.NOT_FOUND),
         ("/mq/demo/Queues/jobs/events/more", Code.NOT_FOUND),
         ("/health%2Flive", Code.NOT_FOUND),
         ("/health/%zz", Code.NOT_FOUND),
