@@ -10,7 +10,7 @@ from app.domain.errors import GatewayError, Outcome
 
 #: Failures (count) that are told one by one, and characters of what is told of each.
 MAX_FAILURES = 1000
-MAX_DETAIL = 500
+MAX_DETAIL = 300
 
 #: From what is best to know to what is worst.
 _BY_HARM = (Outcome.CONFIRMED, Outcome.UNCONFIRMED, Outcome.NOT_SENT, Outcome.REJECTED, Outcome.UNKNOWN)
