@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import aclosing
 
 from prometheus_client import Counter
@@ -15,10 +16,10 @@ from app.api.body import check_encoding
 from app.api.context import Context
 from app.api.exchange import Exchange
 from app.api.problems import status_of
-from app.api.publish import check_size
+from app.api.publish import check_reply_to, check_size
 from app.api.publish_request import PublishRequest
 from app.api.report import Name, Report
-from app.domain.errors import GatewayError, InvalidParameter, MalformedRequest, Outcome
+from app.domain.errors import Draining, GatewayError, InvalidParameter, MalformedRequest, NotSupportedByBroker, Outcome
 from app.domain.message import Publication, Published
 from app.domain.uri import MqUri
 from app.gateway.budget import Held
@@ -28,6 +29,8 @@ from app.telemetry.metrics import Metrics
 
 #: Messages (count) of one transaction. RabbitMQ takes 1024 frames in one.
 MAX_ATOMIC = 1000
+#: Seconds for which the rest is read when the gateway goes down: whoever is longer still gets his report.
+FAREWELL_SECONDS = 2.0
 #: After so many messages (count) everybody else on the loop has a turn.
 _TURN = 64
 
@@ -69,6 +72,7 @@ class _Job:
         exchange.access.mq_uri = str(self._destination.uri)
         check_encoding(exchange)
         self._request, self._atomic = _parse(gateway, exchange)
+        check_reply_to(gateway, self._destination, self._request)
         self._messages = Messages(self._destination, self._request, gateway.settings.limits)
 
     async def run(self) -> None:
@@ -88,13 +92,16 @@ class _Job:
                 await window.one_ended()
                 return not idle
 
-            async with aclosing(self._entries(room).read()) as entries:
-                async for name, message in entries:
-                    if isinstance(message, GatewayError):
-                        self._settle(name, message)
-                    else:
-                        await window.put(name, message)
-                    await _turn(name)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None) as end, aclosing(self._entries(room).read()) as entries:
+                    async for name, message in entries:
+                        if isinstance(message, GatewayError):
+                            self._settle(name, message)
+                        else:
+                            await window.put(name, message)
+                        await _turn(name)
+                        if isinstance(window.stopped, Draining) and end.when() is None:
+                            end.reschedule(asyncio.get_running_loop().time() + FAREWELL_SECONDS)
 
     async def _publish(self, publication: Publication) -> Published:
         return await self._gateway.publish(
@@ -204,6 +211,8 @@ class _Job:
 def _parse(gateway: Gateway, exchange: Exchange) -> tuple[PublishRequest, bool]:
     """What holds for every message, and whether all or none are to be published."""
     limits, query_string = gateway.settings.limits, exchange.scope["query_string"]
+    if b"idempotency-key" in exchange.headers:
+        raise NotSupportedByBroker("Idempotency-Key is for one message; the messages of a batch have no key each")
     request = publish_request.parse(
         exchange.headers, query_string, longest_timeout=limits.publish_timeout_max, known=PARAMETERS
     )

@@ -91,7 +91,7 @@ class _Attempt:
             longest_timeout=limits.publish_timeout_max,
         )
         check_size(request.headers, limits)
-        _check_reply_to(gateway, destination, request)
+        check_reply_to(gateway, destination, request)
         cap = gateway.body_limit(destination)
         hold = partial(gateway.budget.holding, self.service)
         body = await read_body(self.exchange, hold, cap=cap, patience=server.idle_timeout)
@@ -117,7 +117,7 @@ def check_size(headers: Mapping[str, str], limits: LimitSettings) -> None:
             raise HeadersTooLarge(f"message header {name[:64]!r} has more than {limits.header_bytes} bytes")
 
 
-def _check_reply_to(gateway: Gateway, destination: Destination, request: PublishRequest) -> None:
+def check_reply_to(gateway: Gateway, destination: Destination, request: PublishRequest) -> None:
     """A reply goes to a declared destination of the same broker; raises InvalidHeader for anything else."""
     reply_to = request.reply_to
     if reply_to is None:

@@ -91,7 +91,7 @@ class Window(Generic[T]):
     async def put(self, name: T, publication: Publication) -> None:
         """Begin to publish, as soon as there is place; the end is told to `settled`."""
         size = len(publication.body)
-        while self._is_full(size):
+        while self.stopped is None and self._is_full(size):
             await self.one_ended()
         if self.stopped is not None:
             self._settled(name, self.stopped, None)

@@ -156,6 +156,21 @@ async def test_a_thousand_receipts_are_waited_for_and_no_more_is_read() -> None:
         assert got == list(range(6000))
 
 
+async def test_a_smaller_window_of_the_service_is_waited_for_and_the_order_kept() -> None:
+    async with (
+        ScriptedPeer.listen() as peer,
+        serving(_on(peer), limits={"in_flight": 7, "memory_bytes": 1 << 20}) as served,
+    ):
+        await until(lambda: served.gateway.service("svc").link == "up")
+        body = b"".join(b'{"n": %d, "filling": "%s"}\n' % (number, b"x" * 100_000) for number in range(100))
+        response = await served.client.post(
+            "/mq/svc/Queues/jobs/batch", content=body, headers={"content-type": "application/x-ndjson"}
+        )
+        assert response.json()["outcomes"] == {"confirmed": 100}
+        got = [json.loads(frame.body)["n"] for _, frame in peer.received if frame.command == "SEND"]
+        assert got == list(range(100))
+
+
 async def test_after_a_cut_the_rest_is_read_and_not_sent() -> None:
     async with ScriptedPeer.listen(Script(receipts=False)) as peer, serving(_on(peer)) as served:
         await until(lambda: served.gateway.service("svc").link == "up")

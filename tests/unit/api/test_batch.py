@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.api import batch as batch_module
 from app.api import report as report_module
 from app.api.batch import Batch
 from app.api.context import Context
@@ -216,6 +217,16 @@ async def test_while_draining_the_rest_is_not_sent(context: Context) -> None:
     assert (again.status, again.json["code"], again.json["outcomes"]) == (503, "draining", {"not_sent": 2})
 
 
+async def test_while_draining_a_client_that_goes_on_sending_gets_its_report(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "FAREWELL_SECONDS", 0.05)
+    await context.gateway.drain()
+    call = Call(headers=[LINES], receives=[piece(b"1\n2\n", more=True)])
+    await asyncio.wait_for(Batch(context)(call.exchange(), MqUri.parse("demo::Queues::jobs")), 5)
+    assert (call.status, call.json["outcomes"]) == (503, {"not_sent": 2})
+
+
 async def test_a_client_that_leaves_has_sent_what_it_sent(context: Context) -> None:
     call = Call(headers=[LINES], receives=[piece(b"1\n2\n3", more=True), GONE])
     exchange = call.exchange()
@@ -300,6 +311,7 @@ async def test_another_content_type_is_refused(context: Context, content_type: b
         (b"", [(b"content-encoding", b"gzip")], Code.UNSUPPORTED_ENCODING),
         (b"", [(b"mq-headers", b'{"CC":1}')], Code.INVALID_HEADER),
         (b"", [(b"idempotency-key", b"k")], Code.NOT_SUPPORTED_BY_BROKER),
+        (b"", [(b"mq-reply-to", b"other::Queues::replies")], Code.INVALID_HEADER),
     ],
 )
 async def test_a_bad_head_is_refused_as_a_whole(
