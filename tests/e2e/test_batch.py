@@ -127,6 +127,21 @@ def _on(peer: ScriptedPeer) -> dict[str, Any]:
     return {"svc": {**login, "queues": {"jobs": {}}}}
 
 
+@pytest.mark.timeout(300)
+async def test_nor_with_lines_that_wait_for_their_receipts(tmp_path: Path) -> None:
+    lines = 20_000
+    async with ScriptedPeer.listen() as peer, running(write_config(tmp_path, _on(peer))) as gateway:
+        await gateway.until_up("svc")
+        before = vitals(gateway.pid).rss
+        forget_peak(gateway.pid)
+        began = time.perf_counter()
+        response = await _send(gateway.port, "/mq/svc/Queues/jobs/batch?timeout=60", _lines(lines))
+        growth = vitals(gateway.pid).peak - before
+        print(f"{lines / (time.perf_counter() - began):.0f}/s, RSS {before:.1f} MiB, {growth:+.1f} at the most")
+        assert response.json()["outcomes"] == {"confirmed": lines}
+        assert growth < GROWTH
+
+
 async def test_a_thousand_receipts_are_waited_for_and_no_more_is_read() -> None:
     async with ScriptedPeer.listen(Script(receipts=False)) as peer, serving(_on(peer)) as served:
         await until(lambda: served.gateway.service("svc").link == "up")
@@ -152,8 +167,7 @@ async def test_a_thousand_receipts_are_waited_for_and_no_more_is_read() -> None:
         await connection.release()
         response = await posting
         assert response.json()["confirmed"] == 6000
-        got = [json.loads(frame.body)["n"] for _, frame in peer.received if frame.command == "SEND"]
-        assert got == list(range(6000))
+        assert _numbers(peer) == list(range(6000))
 
 
 async def test_a_smaller_window_of_the_service_is_waited_for_and_the_order_kept() -> None:
@@ -167,8 +181,51 @@ async def test_a_smaller_window_of_the_service_is_waited_for_and_the_order_kept(
             "/mq/svc/Queues/jobs/batch", content=body, headers={"content-type": "application/x-ndjson"}
         )
         assert response.json()["outcomes"] == {"confirmed": 100}
-        got = [json.loads(frame.body)["n"] for _, frame in peer.received if frame.command == "SEND"]
-        assert got == list(range(100))
+        assert _numbers(peer) == list(range(100))
+
+
+def _numbers(peer: ScriptedPeer) -> list[int]:
+    return [json.loads(frame.body)["n"] for _, frame in peer.received if frame.command == "SEND"]
+
+
+async def test_the_order_is_kept_by_a_broker_that_reads_now_and_then() -> None:
+    async with ScriptedPeer.listen() as peer, serving(_on(peer)) as served:
+        await until(lambda: served.gateway.service("svc").link == "up")
+        connection = await peer.connection()
+        connection.stop_reading()
+        body = b"".join(b'{"n": %d, "filling": "%s"}\n' % (number, b"x" * 7_000) for number in range(3000))
+        posting = asyncio.create_task(
+            served.client.post(
+                "/mq/svc/Queues/jobs/batch?timeout=30",
+                content=body,
+                headers={"content-type": "application/x-ndjson"},
+                timeout=60,
+            )
+        )
+        await until(lambda: served.metric("mq_gateway_in_flight", service="svc") == 1000)
+        for _ in range(20):
+            connection.resume_reading()
+            await asyncio.sleep(0.005)
+            connection.stop_reading()
+            await asyncio.sleep(0.005)
+        connection.resume_reading()
+        assert (await posting).json()["outcomes"] == {"confirmed": 3000}
+        assert _numbers(peer) == list(range(3000))
+
+
+async def test_the_order_is_kept_by_a_link_that_comes_up_meanwhile() -> None:
+    async with ScriptedPeer.listen(Script(connected=None)) as peer, serving(_on(peer)) as served:
+        await peer.frame("CONNECT")
+        body = b"".join(b'{"n": %d}\n' % number for number in range(3000))
+        posting = asyncio.create_task(
+            served.client.post(
+                "/mq/svc/Queues/jobs/batch", content=body, headers={"content-type": "application/x-ndjson"}
+            )
+        )
+        await until(lambda: served.metric("mq_gateway_in_flight", service="svc") == 1000)
+        await (await peer.connection()).send("CONNECTED", {"version": "1.2"})
+        assert (await posting).json()["outcomes"] == {"confirmed": 3000}
+        assert _numbers(peer) == list(range(3000))
 
 
 async def test_after_a_cut_the_rest_is_read_and_not_sent() -> None:

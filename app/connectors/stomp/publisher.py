@@ -40,6 +40,8 @@ class Publisher:
         self._quarantine = quarantine
         self._window = window
         self._transactions = asyncio.Semaphore(MAX_OPEN)
+        self._turn = asyncio.Lock()
+        self._waiting = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -73,7 +75,7 @@ class Publisher:
             if path in session.stale:
                 session = await self._link.renewed(deadline - loop.time())
             self._quarantine.refuse(path)
-            await self._room_for(session, deadline)
+            await self._room(session, deadline)
             if destination.settings.arguments and path not in session.declared:
                 session.declared.add(path)
                 headers.update(session.dialect.declare_headers(destination))
@@ -90,7 +92,7 @@ class Publisher:
         """As MQConnector.publish_together."""
         deadline = asyncio.get_running_loop().time() + timeout
         with self._place(len(publications)):
-            async with self._turn(deadline):
+            async with self._transaction(deadline):
                 session = self._link.current or await self._link.session(timeout)
                 path, sends = self._sends(session.dialect, destination, publications)
                 if path in session.stale:
@@ -100,7 +102,7 @@ class Publisher:
                     session.declared.add(path)
                     sends[0].headers.update(session.dialect.declare_headers(destination))
                 transaction = Transaction(session, publications[0].message_id, path, confirm=confirm)
-                await transaction.run(sends, lambda session: self._room_for(session, deadline), deadline)
+                await transaction.run(sends, lambda session: self._room(session, deadline), deadline)
 
     def _sends(
         self, dialect: Dialect, destination: Destination, publications: Sequence[Publication]
@@ -113,7 +115,7 @@ class Publisher:
         return frames[0][0], sends
 
     @contextlib.asynccontextmanager
-    async def _turn(self, deadline: float) -> AsyncIterator[None]:
+    async def _transaction(self, deadline: float) -> AsyncIterator[None]:
         """A place among the open transactions; raises Overloaded."""
         try:
             async with asyncio.timeout_at(deadline):
@@ -139,17 +141,22 @@ class Publisher:
             if not self.in_flight:
                 self._idle.set()
 
-    async def _room_for(self, session: Session, deadline: float) -> None:
-        while not session.transport.is_writable:
-            await self._room(session, deadline)
-
     async def _room(self, session: Session, deadline: float) -> None:
-        """Wait until a broker that does not read takes what it was sent; what comes later is not sent at all."""
+        """Wait until a broker that does not read takes what it was sent; what comes later is not sent at all.
+
+        Whoever came first goes first, also before one who comes when there is room again: a producer wants his order.
+        """
+        if session.transport.is_writable and not self._waiting:
+            return
+        self._waiting += 1
         try:
-            async with asyncio.timeout_at(deadline):
-                await session.transport.writable()
+            async with asyncio.timeout_at(deadline), self._turn:
+                while not session.transport.is_writable:
+                    await session.transport.writable()
         except TimeoutError:
             raise Overloaded(f"the broker of {self._service} does not read", retry_after=1) from None
+        finally:
+            self._waiting -= 1
         if not session.takes_work:
             raise BrokerUnavailable(f"the link to {self._service} was lost", retry_after=1)
 
