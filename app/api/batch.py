@@ -19,6 +19,7 @@ from app.api.problems import status_of
 from app.api.publish import check_reply_to, check_size
 from app.api.publish_request import PublishRequest
 from app.api.report import Name, Report
+from app.connectors.base import Destination
 from app.domain.errors import Draining, GatewayError, InvalidParameter, MalformedRequest, NotSupportedByBroker, Outcome
 from app.domain.message import Publication, Published
 from app.domain.uri import MqUri
@@ -46,31 +47,39 @@ class Batch:
 
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """Answer a batch; raises GatewayError where no message was read, ClientGone where nobody listens."""
-        job = _Job(self._context.gateway, self._context.metrics, exchange, uri)
-        refusal: GatewayError | None = None
-        try:
-            await job.run()
-        except GatewayError as error:
-            if not job.report.messages:
-                raise
-            refusal = error
-        finally:
-            job.note()
-        await job.answer(refusal)
+        gateway = self._context.gateway
+        destination = gateway.resolve(uri)
+        exchange.access.mq_uri = str(destination.uri)
+        check_encoding(exchange)
+        with gateway.budget.holding(uri.service) as held:
+            await _serve(_Job(gateway, self._context.metrics, exchange, destination, Report(held)))
+
+
+async def _serve(job: _Job) -> None:
+    refusal: GatewayError | None = None
+    try:
+        await job.run()
+    except GatewayError as error:
+        if not job.report.messages:
+            raise
+        refusal = error
+    finally:
+        job.note()
+    await job.answer(refusal)
 
 
 class _Job:
     """One batch on its way."""
 
-    def __init__(self, gateway: Gateway, metrics: Metrics, exchange: Exchange, uri: MqUri) -> None:
-        self.report = Report()
+    def __init__(
+        self, gateway: Gateway, metrics: Metrics, exchange: Exchange, destination: Destination, report: Report
+    ) -> None:
+        self.report = report
         self._gateway = gateway
         self._metrics = metrics
         self._exchange = exchange
-        self._destination = gateway.resolve(uri)
+        self._destination = destination
         self._counters: dict[Outcome, Counter] = {}
-        exchange.access.mq_uri = str(self._destination.uri)
-        check_encoding(exchange)
         self._request, self._atomic = _parse(gateway, exchange)
         check_reply_to(gateway, self._destination, self._request)
         self._messages = Messages(self._destination, self._request, gateway.settings.limits)

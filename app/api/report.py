@@ -6,11 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from app.domain.errors import GatewayError, Outcome
+from app.domain.errors import GatewayError, Outcome, Overloaded
+from app.gateway.budget import Held
 
-#: Failures (count) that are told one by one, and characters of what is told of each.
+#: Failures (count) that are told one by one, characters of what is told of each, and bytes that are held for it.
 MAX_FAILURES = 1000
 MAX_DETAIL = 300
+FAILURE_BYTES = 1024
 
 #: From what is best to know to what is worst.
 _BY_HARM = (Outcome.CONFIRMED, Outcome.UNCONFIRMED, Outcome.NOT_SENT, Outcome.REJECTED, Outcome.UNKNOWN)
@@ -25,9 +27,10 @@ class Name:
 
 
 class Report:
-    """Grows with the batch in its numbers only."""
+    """Grows with the batch in its numbers only; `held` is memory for the failures, of which the rest is omitted."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: Held) -> None:
+        self._held = held
         self.outcomes: Counter[Outcome] = Counter()
         #: The failure of the message that comes first.
         self.first: tuple[Name, GatewayError] | None = None
@@ -65,7 +68,7 @@ class Report:
         self.outcomes[error.outcome] += 1
         if self.first is None or name.index < self.first[0].index:
             self.first = (name, error)
-        if len(self._failures) == MAX_FAILURES:
+        if not self._has_place():
             self._omitted += 1
             return
         self._failures.append(
@@ -77,6 +80,15 @@ class Report:
                 "detail": str(error)[:MAX_DETAIL],
             }
         )
+
+    def _has_place(self) -> bool:
+        if len(self._failures) == MAX_FAILURES:
+            return False
+        try:
+            self._held.grow(FAILURE_BYTES if self._failures else 0)  # one is always told
+        except Overloaded:
+            return False
+        return True
 
     def members(self) -> dict[str, Any]:
         """The body of the answer (HTTP contract, section 1)."""
