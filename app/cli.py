@@ -19,6 +19,8 @@ from app.banner import banner
 from app.client.arguments import (
     DEFAULT_URL,
     AsJson,
+    Atomic,
+    Batch,
     Body,
     Confirm,
     ConfirmBy,
@@ -37,11 +39,11 @@ from app.client.arguments import (
     read_body,
     to_headers,
 )
+from app.client.batching import in_words, publish_any, sentences
 from app.client.connection import ClientError, Target, printable
 from app.client.following import Follower, Following
 from app.client.output import EventPrinter
 from app.client.publishing import Outgoing
-from app.client.publishing import publish as publish_message
 from app.config.effective import effective_yaml
 from app.config.errors import ConfigError, Problem
 from app.config.loader import Loaded, check_exposure, load_settings
@@ -162,16 +164,18 @@ def publish(
     correlation_id: CorrelationId = None,
     confirm: ConfirmBy = Confirm.RECEIPT,
     timeout: Timeout = None,
+    batch: Batch = None,
+    atomic: Atomic = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
-    """Publish one message through a running gateway, and wait until the broker has it.
+    """Publish a message, or each line of a file, through a running gateway, and wait until the broker has it.
 
     Example: mq-gateway publish demo::Topics::events '{"hello": "world"}' --content-type application/json
     """
     message = Outgoing(
-        body=read_body(body),
+        body=read_body(body, batch, atomic=atomic),
         content_type=content_type,
         headers=to_headers(header or []),
         persistent=persistent,
@@ -182,9 +186,12 @@ def publish(
         timeout_seconds=timeout,
     )
     with _one_line_errors():
-        answer = publish_message(Target(url, token), destination, message)
-    verb = "confirmed" if answer.get("confirmed") else "handed over"
-    typer.echo(json.dumps(answer) if as_json else f"{verb} {answer['message_id']}")
+        answer = publish_any(Target(url, token), destination, message, batch, atomic=atomic)
+    typer.echo(json.dumps(answer) if as_json else in_words(answer))
+    for sentence in sentences(answer):
+        _notice(sentence)
+    if answer.get("failures"):
+        raise typer.Exit(REFUSED)
 
 
 @cli.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
 
 from app.api.exchange import ClientGone, Exchange
@@ -66,9 +66,35 @@ async def _in_time(exchange: Exchange, hold: Hold, cap: int, patience: float) ->
             finally:
                 deadline.release()
     except TimeoutError:
-        raise MalformedRequest(
-            f"the body came too slowly: it has {patience:g} seconds, and one more for every {BODY_RATE} bytes"
-        ) from None
+        raise _too_slow(patience) from None
+
+
+def _too_slow(patience: float) -> MalformedRequest:
+    return MalformedRequest(
+        f"the body came too slowly: it has {patience:g} seconds, and one more for every {BODY_RATE} bytes"
+    )
+
+
+async def body_pieces(exchange: Exchange, *, patience: float) -> AsyncGenerator[bytes]:
+    """The body as it comes, of any length; the client's time runs only while it is waited for.
+
+    Raises as `read_body`, but knows no cap: what is gathered of it is the caller's to bound.
+    """
+    loop = asyncio.get_running_loop()
+    length, came, left, more = _content_length(exchange), 0, patience, True
+    while more:
+        began = loop.time()
+        try:
+            async with asyncio.timeout(None if exchange.is_watched else left):
+                piece, more = await _next_piece(exchange)
+        except TimeoutError:
+            raise _too_slow(patience) from None
+        came += len(piece)
+        left = time_left(left - (loop.time() - began), len(piece), patience)
+        yield piece
+    if length is not None and length != came:
+        raise ClientGone
+    exchange.body_read = True
 
 
 def _nothing(_size: int) -> None:

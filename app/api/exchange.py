@@ -131,8 +131,8 @@ class Exchange:
         await self.start(answer.status, ((b"content-type", answer.content_type), length, *answer.headers))
         await self.send(answer.body, more=False)
 
-    async def refuse(self, error: GatewayError) -> None:
-        """Answer with the problem; nothing where an answer has already begun."""
+    async def refuse(self, error: GatewayError, more: Mapping[str, Any] | None = None) -> None:
+        """Answer with the problem, and `more` members of its own; nothing where an answer has already begun."""
         if self.answered:
             return
         self.access.code = error.code.value
@@ -141,6 +141,7 @@ class Exchange:
             instance=self.access.path,
             request_id=self.access.request_id,
             outcome=(self.access.outcome or error.outcome.value) if self.publish else None,
+            more=more,
         )
         if self._large_remainder():
             answer = replace(answer, headers=(*answer.headers, _CLOSE))

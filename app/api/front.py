@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import paths, settle
 from app.api.answer import Answer, Header
+from app.api.batch import Batch
 from app.api.context import Context
 from app.api.events import Events
 from app.api.exchange import ClientGone, Exchange
@@ -62,6 +63,7 @@ class Front:
         self._handlers: dict[Kind, Callable[[Exchange, MqUri], Awaitable[None]]] = {
             Kind.DESTINATION: self._look.destination,
             Kind.EVENTS: self._events,
+            Kind.BATCH: Batch(context),
             Kind.RECEIVE: Receiving(context),
             Kind.ACK: settle.Ack(context),
             Kind.NACK: settle.Nack(context),

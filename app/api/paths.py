@@ -33,6 +33,7 @@ class Kind(Enum):
     ACK = auto()
     NACK = auto()
     RENEW = auto()
+    BATCH = auto()
     PAGE = auto()
 
 
@@ -46,11 +47,13 @@ METHODS: Mapping[Kind, tuple[str, ...]] = {
     Kind.ACK: ("POST",),
     Kind.NACK: ("POST",),
     Kind.RENEW: ("POST",),
+    Kind.BATCH: ("POST",),
 }
 
 #: What lies below a destination.
 _BELOW: Mapping[str, Kind] = {
     "events": Kind.EVENTS,
+    "batch": Kind.BATCH,
     "receive": Kind.RECEIVE,
     "ack": Kind.ACK,
     "nack": Kind.NACK,

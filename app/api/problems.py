@@ -7,6 +7,7 @@ publish also its `outcome`, so that a program decides by members and a person re
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from app.api.answer import Answer, Header
@@ -60,8 +61,15 @@ def retry_after_seconds(error: GatewayError) -> int:
     return max(1, math.ceil(error.retry_after)) if error.retry_after is not None else DEFAULT_RETRY_AFTER
 
 
-def answer_for(error: GatewayError, *, instance: str, request_id: str, outcome: str | None = None) -> Answer:
-    """The whole answer for an error; a refused publish has an `outcome`."""
+def answer_for(
+    error: GatewayError,
+    *,
+    instance: str,
+    request_id: str,
+    outcome: str | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Answer:
+    """The whole answer for an error; a refused publish has an `outcome`, and a batch `more` members."""
     status, title = TABLE[error.code]
     body = problem.render(
         code=error.code.value,
@@ -71,7 +79,7 @@ def answer_for(error: GatewayError, *, instance: str, request_id: str, outcome: 
         instance=instance,
         request_id=request_id,
         retriable=error.retriable,
-        extra=_extra(error, outcome),
+        extra={**(more or {}), **_extra(error, outcome)},
     )
     return Answer(status=status, content_type=MEDIA_TYPE, body=body, headers=_headers(error, status))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from json.encoder import encode_basestring
 
@@ -89,8 +90,8 @@ class _Attempt:
             self.exchange.scope["query_string"],
             longest_timeout=limits.publish_timeout_max,
         )
-        _check_size(request, limits)
-        _check_reply_to(gateway, destination, request)
+        check_size(request.headers, limits)
+        check_reply_to(gateway, destination, request)
         cap = gateway.body_limit(destination)
         hold = partial(gateway.budget.holding, self.service)
         body = await read_body(self.exchange, hold, cap=cap, patience=server.idle_timeout)
@@ -106,17 +107,17 @@ class _Attempt:
         return published
 
 
-def _check_size(request: PublishRequest, limits: LimitSettings) -> None:
+def check_size(headers: Mapping[str, str], limits: LimitSettings) -> None:
     """Raises HeadersTooLarge for more or larger message headers than the configuration allows."""
-    if len(request.headers) > limits.max_headers:
-        raise HeadersTooLarge(f"{len(request.headers)} message headers, at most {limits.max_headers} are allowed")
-    for name, value in request.headers.items():
+    if len(headers) > limits.max_headers:
+        raise HeadersTooLarge(f"{len(headers)} message headers, at most {limits.max_headers} are allowed")
+    for name, value in headers.items():
         # A lone surrogate from a JSON escape has no bytes of its own; it is refused where values are checked.
         if len(name) + len(value.encode(errors="surrogatepass")) > limits.header_bytes:
             raise HeadersTooLarge(f"message header {name[:64]!r} has more than {limits.header_bytes} bytes")
 
 
-def _check_reply_to(gateway: Gateway, destination: Destination, request: PublishRequest) -> None:
+def check_reply_to(gateway: Gateway, destination: Destination, request: PublishRequest) -> None:
     """A reply goes to a declared destination of the same broker; raises InvalidHeader for anything else."""
     reply_to = request.reply_to
     if reply_to is None:

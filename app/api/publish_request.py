@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from app.domain.errors import GatewayError, NotSupportedByBroker
 from app.domain.uri import MqUri
 from app.wire.headers import check_content_type, check_value
 
+#: What the query of a publish may have.
+PARAMETERS = ("confirm", "timeout")
 #: Seconds to wait for the broker where the request does not say.
 DEFAULT_TIMEOUT = 5.0
 #: Milliseconds: what a broker's 32-bit timer can hold, about 49 days.
@@ -48,9 +50,14 @@ class PublishRequest:
     timeout: float = DEFAULT_TIMEOUT
 
 
-def parse(headers: RequestHeaders, query_string: bytes, *, longest_timeout: float) -> PublishRequest:
-    """Read a publish's head; raises InvalidHeader, InvalidParameter, NotSupportedByBroker."""
-    values = query.parse(query_string, ("confirm", "timeout"))
+def parse(
+    headers: RequestHeaders, query_string: bytes, *, longest_timeout: float, known: Iterable[str] = PARAMETERS
+) -> PublishRequest:
+    """Read a publish's head; raises InvalidHeader, InvalidParameter, NotSupportedByBroker.
+
+    `known` are the parameters the query may have; whoever knows more reads those himself.
+    """
+    values = query.parse(query_string, known)
     _refuse_idempotency(headers)
     properties, own = _message_headers(headers)
     return PublishRequest(
@@ -174,7 +181,7 @@ def _mq_uri(label: str, text: str) -> MqUri:
         raise bad_header(label, str(error)) from None
 
 
-def _object_of_strings(label: str, text: str) -> dict[str, str]:
+def object_of_strings(label: str, text: str) -> dict[str, str]:
     """A JSON object whose members are strings, none of them twice: json alone would keep the last of two."""
     try:
         value = json.loads(text, object_pairs_hook=_pairs)
@@ -210,5 +217,5 @@ PROPERTIES: Mapping[bytes, tuple[str, str, Callable[[str, str], Any]]] = {
     b"mq-type": ("type", "Mq-Type", _text),
     b"mq-group": ("group", "Mq-Group", _text),
     b"mq-reply-to": ("reply_to", "Mq-Reply-To", _mq_uri),
-    b"mq-headers": ("headers", "Mq-Headers", _object_of_strings),
+    b"mq-headers": ("headers", "Mq-Headers", object_of_strings),
 }

@@ -91,6 +91,13 @@ Headers = Annotated[
     list[Any] | None,
     typer.Option(metavar="NAME=VALUE", parser=parser(key_value), help="Header of the message; may be repeated."),
 ]
+Batch = Annotated[
+    typer.FileBinaryRead | None,
+    typer.Option(
+        metavar="FILE|-", show_default=False, help="Publish each line, a JSON message; - reads standard input."
+    ),
+]
+Atomic = Annotated[bool, typer.Option("--atomic", help="With --batch: all of at most 1000 messages, or none.")]
 Persistent = Annotated[
     bool | None, typer.Option("--persistent/--no-persistent", help="Whether it survives the broker's restart.")
 ]
@@ -106,8 +113,14 @@ Timeout = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the gateway's answer as JSON.")]
 
 
-def read_body(argument: str | None) -> bytes:
-    """The message: the argument as it stands, or standard input; raises BadParameter."""
+def read_body(argument: str | None, batch: object = None, *, atomic: bool = False) -> bytes:
+    """The message: the argument as it stands, or standard input; raises BadParameter. None where there is a batch."""
+    if atomic and batch is None:
+        raise typer.BadParameter("--atomic goes with --batch only")
+    if batch is not None:
+        if argument is not None:
+            raise typer.BadParameter("BODY and --batch exclude each other")
+        return b""
     if argument is not None and argument != "-":
         return os.fsencode(argument)
     if argument is None and sys.stdin.isatty():

@@ -13,8 +13,8 @@ import httpx
 
 from app.domain.uri import MqUri
 
-#: Bytes of an answer that are read: ours are far smaller.
-MAX_ANSWER_BYTES = 1 << 20
+#: Bytes of an answer that are read: ours are smaller, also a report with a thousand failures.
+MAX_ANSWER_BYTES = 4 << 20
 #: Seconds to reach the gateway.
 CONNECT_SECONDS = 10.0
 
@@ -108,9 +108,12 @@ def read_answer(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-def refusal(response: httpx.Response) -> ClientError:
-    """What a 4xx or 5xx says, from its problem document (RFC 9457) or, from a proxy, its status alone."""
-    problem = parse_object(read_answer(response))
+def refusal(response: httpx.Response, body: bytes | None = None) -> ClientError:
+    """What a 4xx or 5xx says, from its problem document (RFC 9457) or, from a proxy, its status alone.
+
+    `body`: what was read of it already.
+    """
+    problem = parse_object(read_answer(response) if body is None else body)
     status = response.status_code
     if "code" not in problem:
         return ClientError(f"{status} {response.reason_phrase}: not an answer of mq-gateway", retriable=status >= 500)

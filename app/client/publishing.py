@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -53,16 +54,23 @@ class Outgoing:
 def publish(target: Target, uri: MqUri, message: Outgoing) -> dict[str, Any]:
     """Publish once, never twice; returns the gateway's answer, raises ClientError that says what became of it."""
     waits = GATEWAY_SECONDS if message.timeout_seconds is None else message.timeout_seconds
-    with target.open(waits + MARGIN_SECONDS) as client:
+    with one_try(target, waits + MARGIN_SECONDS, "the message") as client:
+        return _send(client, target.resource(uri), message)
+
+
+@contextmanager
+def one_try(target: Target, timeout: float, what: str) -> Iterator[httpx.Client]:
+    """A client whose failures say what became of `what`."""
+    with target.open(timeout) as client:
         try:
-            return _send(client, target.resource(uri), message)
+            yield client
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise unreachable(target, error) from None
         except httpx.LocalProtocolError as error:
             raise ClientError(f"this cannot be a request: {error} (nothing was sent)") from None
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
-            text = f"{target.origin}: no answer ({reason}); the message may or may not have been delivered"
+            text = f"{target.origin}: no answer ({reason}); {what} may or may not have been delivered"
             raise ClientError(text) from None
 
 

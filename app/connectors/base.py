@@ -7,11 +7,12 @@ configuration names the entry point. Everything here runs on one event loop; no 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from app.config.settings import DestinationSettings, ServiceSettings
+from app.domain.errors import NotSupportedByBroker
 from app.domain.link import LinkState, LinkStatus
 from app.domain.message import Message, Publication
 from app.domain.uri import MqUri
@@ -152,6 +153,15 @@ class MQConnector(ABC):
 
         Raises BadRequest, Unavailable (nothing sent), BrokerRejected or OutcomeUnknown; `timeout` in seconds.
         """
+
+    async def publish_together(
+        self, destination: Destination, publications: Sequence[Publication], *, timeout: float, confirm: bool = True
+    ) -> None:
+        """Publish all of these, at least one, or none; `timeout` in seconds is for all of them together.
+
+        Raises as `publish`, for all of them alike: with OutcomeUnknown a part may have been delivered.
+        """
+        raise NotSupportedByBroker("this broker has no transactions")
 
     @abstractmethod
     async def subscribe(

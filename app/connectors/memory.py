@@ -6,7 +6,7 @@ For trying things out and for tests: the main job runs with nothing installed. M
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from app.config.settings import ServiceSettings
@@ -99,24 +99,37 @@ class MemoryMQConnector(MQConnector):
     async def publish(
         self, destination: Destination, publication: Publication, *, timeout: float, confirm: bool = True
     ) -> None:
+        self._publish(destination, (publication,))
+
+    async def publish_together(
+        self, destination: Destination, publications: Sequence[Publication], *, timeout: float, confirm: bool = True
+    ) -> None:
+        self._publish(destination, publications)
+
+    def _publish(self, destination: Destination, publications: Sequence[Publication]) -> None:
+        """All of them in one turn of the loop, or none."""
         if self._state is not LinkState.UP:
             raise Draining(f"{self.service} takes no new work", retry_after=1)
-        self.check(destination, publication)
-        message = _as_received(destination.uri, publication)
-        if destination.uri.is_queue:
-            self._store(message, publication.ttl_ms)
+        for publication in publications:
+            self.check(destination, publication)
+        uri = destination.uri
+        if uri.is_queue:
+            self._store(uri, [_stored(uri, publication) for publication in publications])
         else:
-            for number, listener in enumerate(list(self._topics.get(destination.uri, ())), 1):
-                listener.on_message(Delivery(message, str(number), 1))
+            for publication in publications:
+                self._spread(uri, _as_received(uri, publication))
 
-    def _store(self, message: Message, ttl_ms: int | None) -> None:
-        expires_at = None if ttl_ms is None else time.time() + ttl_ms / 1000
-        stored = Stored(message, _size(message), expires_at)
-        if not self._room.has_place(stored):
+    def _spread(self, topic: MqUri, message: Message) -> None:
+        for number, listener in enumerate(list(self._topics.get(topic, ())), 1):
+            listener.on_message(Delivery(message, str(number), 1))
+
+    def _store(self, queue: MqUri, stored: Sequence[Stored]) -> None:
+        if not self._room.has_place(*stored):
             self._drop_expired()
-        if not self._room.has_place(stored):
+        if not self._room.has_place(*stored):
             raise Overloaded("the queues in memory are full", retry_after=1)
-        self._queue(message.mq_uri).put(stored)
+        for each in stored:
+            self._queue(queue).put(each)
 
     def _queue(self, uri: MqUri) -> MemoryQueue:
         return self._queues.setdefault(uri, MemoryQueue(self._room))
@@ -151,6 +164,12 @@ class MemoryMQConnector(MQConnector):
 
 def _size(message: Message) -> int:
     return MESSAGE_BYTES + len(message.body) + sum(len(name) + len(text) for name, text in message.headers.items())
+
+
+def _stored(uri: MqUri, publication: Publication) -> Stored:
+    message = _as_received(uri, publication)
+    expires_at = None if publication.ttl_ms is None else time.time() + publication.ttl_ms / 1000
+    return Stored(message, _size(message), expires_at)
 
 
 def _as_received(uri: MqUri, publication: Publication) -> Message:

@@ -37,8 +37,9 @@ class Room:
         self._messages = 0
         self.bytes = 0
 
-    def has_place(self, stored: Stored) -> bool:
-        return self._messages < MAX_MESSAGES and self.bytes + stored.size <= MAX_BYTES
+    def has_place(self, *stored: Stored) -> bool:
+        size = sum(each.size for each in stored)
+        return self._messages + len(stored) <= MAX_MESSAGES and self.bytes + size <= MAX_BYTES
 
     def enter(self, stored: Stored) -> None:
         self._messages += 1

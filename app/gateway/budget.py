@@ -28,16 +28,22 @@ def _nothing(_wanted: int) -> None:
 class Held:
     """Bytes of one holder, who costs the same however many pieces they come in; `size` is their sum."""
 
-    __slots__ = ("_take", "size")
+    __slots__ = ("_give_back", "_take", "size")
 
-    def __init__(self, take: Callable[[int], None]) -> None:
+    def __init__(self, take: Callable[[int], None], give_back: Callable[[int], None]) -> None:
         self._take = take
+        self._give_back = give_back
         self.size = 0
 
     def grow(self, size: int) -> None:
         """Hold `size` bytes more; raises Overloaded where they are not to be had, and holds on to the others."""
         self._take(size)
         self.size += size
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        size, self.size = self.size, 0
+        self._give_back(size)
 
 
 class Budget:
@@ -71,11 +77,11 @@ class Budget:
     @contextmanager
     def holding(self, service: str) -> Iterator[Held]:
         """Hold what grows piece by piece; all of it is given back at the end of the block."""
-        held = Held(partial(self._take, service))
+        held = Held(partial(self._take, service), partial(self._give_back, service))
         try:
             yield held
         finally:
-            self._give_back(service, held.size)
+            held.release()
 
     def _give_back(self, service: str, size: int) -> None:
         self.reserved -= size

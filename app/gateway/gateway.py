@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -218,6 +218,21 @@ class Gateway:
             confirmed=confirm,
             persistent=publication.persistent,
         )
+
+    def check_wholly(self, destination: Destination, publication: Publication) -> None:
+        """As `check`, and what the broker's connector would refuse; for what must be known before anything is sent."""
+        self.check(destination, publication)
+        self._registry.connector(destination.uri.service).check(destination, publication)
+
+    async def publish_together(
+        self, destination: Destination, publications: Sequence[Publication], *, timeout: float, confirm: bool = True
+    ) -> None:
+        """All of these, each of which passed `check_wholly`, in one transaction; raises as `publish`, for them all."""
+        self._refuse_new_work()
+        connector = self._registry.connector(destination.uri.service)
+        with self.budget.reserve(destination.uri.service, sum(map(_size, publications))):
+            await connector.publish_together(destination, publications, timeout=timeout, confirm=confirm)
+        self._counters.used(destination.uri).published += len(publications)
 
     # Consuming.
 

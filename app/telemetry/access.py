@@ -31,6 +31,8 @@ class Access:
     outcome: str = ""
     reason: str = ""
     principal: str = "anonymous"
+    #: Of a batch.
+    messages: int = 0
 
     def fields(self, seconds: float) -> dict[str, str | int | float]:
         """Name and value of everything known, in the order in which a person reads it."""
@@ -41,7 +43,7 @@ class Access:
             "ms": round(seconds * 1000, 3),
             "request_id": self.request_id,
         }
-        for name in ("principal", "mq_uri", "message_id", "outcome", "code", "reason"):
+        for name in ("principal", "mq_uri", "message_id", "messages", "outcome", "code", "reason"):
             value = getattr(self, name)
             if value:
                 known[name] = value

@@ -251,6 +251,37 @@ async def test_unconfirmed_publishes_arrive(site: Site) -> None:
     await subscription.close(WAIT)
 
 
+@pytest.mark.parametrize("confirm", [True, False])
+async def test_several_are_published_together_in_their_order(site: Site, confirm: bool) -> None:
+    queue, bodies = site.queue(), [b"%d" % number for number in range(1000)]
+    await site.connector.publish_together(queue, [publication(body) for body in bodies], timeout=WAIT, confirm=confirm)
+    assert site.connector.in_flight == 0
+    recorder, subscription = await consume(site, queue, prefetch=1000)
+    assert [(await recorder.next()).message.body for _ in bodies] == bodies
+    await subscription.close(WAIT)
+
+
+async def test_several_reach_every_subscriber_of_a_topic(site: Site) -> None:
+    topic = site.topic()
+    (one, first), (two, second) = await consume(site, topic), await consume(site, topic)
+    await site.connector.publish_together(topic, [publication(b"1"), publication(b"2")], timeout=WAIT)
+    for recorder in (one, two):
+        assert [(await recorder.next()).message.body for _ in range(2)] == [b"1", b"2"]
+    await first.close(WAIT)
+    await second.close(WAIT)
+
+
+async def test_one_that_is_refused_keeps_the_others_back(site: Site) -> None:
+    queue = site.queue()
+    with pytest.raises(NotSupportedByBroker):
+        await site.connector.publish_together(queue, [publication(b"1"), publication(b"2", group="g")], timeout=WAIT)
+    await publish(site, queue, b"3")
+    recorder, subscription = await consume(site, queue)
+    assert (await recorder.next()).message.body == b"3"
+    await recorder.nothing()
+    await subscription.close(WAIT)
+
+
 @pytest.mark.parametrize("fields", [{"delay_ms": 5}, {"group": "g"}], ids=["delay", "group"])
 async def test_what_is_not_mapped_is_refused_before_the_wire(site: Site, fields: dict[str, Any]) -> None:
     queue = site.queue()

@@ -269,6 +269,21 @@ class TestPublish:
         as_json = _run("publish", "demo::Queues::jobs", "hello", "--json", "--persistent", "--url", url)
         assert json.loads(as_json.stdout)["persistent"] is True
 
+    def test_every_line_of_a_file_is_a_message(self, url: str, tmp_path: Path) -> None:
+        lines = tmp_path / "jobs.ndjson"
+        lines.write_bytes(b'{"JobID": 1}\n\n{"JobID": 2}\n')
+        result = _run("publish", "demo::Queues::jobs", "--batch", str(lines), "--url", url)
+        assert (result.exit_code, result.stdout) == (0, "2 confirmed\n")
+        result = _run("publish", "demo::Queues::jobs", "--batch", "-", "--atomic", "--json", "--url", url, stdin=b"1\n")
+        assert json.loads(result.stdout)["outcomes"] == {"confirmed": 1}
+        result = _run("publish", "demo::Queues::jobs", "--batch", "-", "--url", url, stdin=b"")
+        assert (result.exit_code, result.stdout) == (0, "no messages\n")
+
+    def test_one_failure_among_lines_is_a_failure(self, url: str) -> None:
+        result = _run("publish", "demo::Queues::jobs", "--batch", "-", "--url", url, stdin=b"1\nno json\n")
+        assert (result.exit_code, result.stdout) == (1, "1 confirmed, 1 not_sent\n")
+        assert result.stderr.startswith("mq-gateway: message 1: not_sent: invalid_json: ")
+
     def test_a_refusal_is_one_line(self, url: str) -> None:
         result = _run("publish", "demo::Queues::none", "hello", "--url", url)
         assert result.exit_code == 1
@@ -287,6 +302,9 @@ class TestPublish:
             ("demo::Queues::jobs", "x", "--url", "localhost:8080"),
             ("demo::Queues::jobs", "x", "--timeout", "0"),
             ("demo::Queues::jobs", "x", "--confirm", "perhaps"),
+            ("demo::Queues::jobs", "x", "--batch", "-"),
+            ("demo::Queues::jobs", "x", "--atomic"),
+            ("demo::Queues::jobs", "--batch", "/nowhere/at/all"),
         ],
     )
     def test_usage_errors(self, arguments: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,6 +81,11 @@ class StompMQConnector(MQConnector):
         self, destination: Destination, publication: Publication, *, timeout: float, confirm: bool = True
     ) -> None:
         await self._publisher.publish(destination, publication, timeout, confirm)
+
+    async def publish_together(
+        self, destination: Destination, publications: Sequence[Publication], *, timeout: float, confirm: bool = True
+    ) -> None:
+        await self._publisher.publish_together(destination, publications, timeout, confirm)
 
     async def subscribe(
         self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float

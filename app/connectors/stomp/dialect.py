@@ -52,6 +52,8 @@ class Dialect:
     declares_once: ClassVar[bool] = False
     #: Seconds after which the broker ends a connection that holds an unacked delivery, where none are configured.
     consumer_timeout: ClassVar[float | None] = None
+    #: Whether a SEND in a transaction is answered at once; otherwise the RECEIPT comes after COMMIT.
+    answers_before_commit: ClassVar[bool] = False
     #: Heart-beat intervals without a byte after which the broker is given up.
     silent_intervals: ClassVar[float] = 2.0
 
@@ -231,6 +233,7 @@ class ActiveMQ(Dialect):
     prefetch_header = "activemq.prefetchSize"
     #: It looks once in an interval and is content with a frame it sent since: silent for two, observed on 5.17.
     silent_intervals = 2.5
+    answers_before_commit = True
 
     def delay(self, milliseconds: int) -> Headers:
         return {"AMQ_SCHEDULED_DELAY": str(milliseconds)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination
@@ -13,6 +13,7 @@ from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link
 from app.connectors.stomp.quarantine import Quarantine
 from app.connectors.stomp.session import Session
+from app.connectors.stomp.transaction import MAX_OPEN, Send, Transaction
 from app.domain.errors import (
     BrokerUnavailable,
     ConfirmTimeout,
@@ -38,6 +39,9 @@ class Publisher:
         self._link = link
         self._quarantine = quarantine
         self._window = window
+        self._transactions = asyncio.Semaphore(MAX_OPEN)
+        self._turn = asyncio.Lock()
+        self._waiting = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -72,8 +76,7 @@ class Publisher:
             if path in session.stale:
                 session = await self._link.renewed(deadline - loop.time())
             self._quarantine.refuse(path)
-            while not session.transport.is_writable:
-                await self._room(session, deadline)
+            await self._room(session, deadline)
             if destination.settings.arguments and path not in session.declared:
                 session.declared.add(path)
                 headers.update(session.dialect.declare_headers(destination))
@@ -84,27 +87,77 @@ class Publisher:
                 # An error's traceback holds this frame, and the frame the error: the body would stay with them.
                 del pending
 
+    async def publish_together(
+        self, destination: Destination, publications: Sequence[Publication], timeout: float, confirm: bool
+    ) -> None:
+        """As MQConnector.publish_together."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        with self._place(len(publications)):
+            async with self._transaction(deadline):
+                session = self._link.current or await self._link.session(timeout)
+                path, sends = self._sends(session.dialect, destination, publications)
+                if path in session.stale:
+                    session = await self._link.renewed(deadline - asyncio.get_running_loop().time())
+                self._quarantine.refuse(path)
+                if destination.settings.arguments and path not in session.declared:
+                    session.declared.add(path)
+                    sends[0].headers.update(session.dialect.declare_headers(destination))
+                transaction = Transaction(session, publications[0].message_id, path, confirm=confirm)
+                await transaction.run(sends, lambda session: self._room(session, deadline), deadline)
+
+    def _sends(
+        self, dialect: Dialect, destination: Destination, publications: Sequence[Publication]
+    ) -> tuple[str, list[Send]]:
+        """The STOMP destination and all frames before the first is sent; raises BadRequest and its kin."""
+        frames = [self.frame(dialect, destination, each) for each in publications]
+        sends = [
+            Send(each.body, each.content_type, headers) for each, (_, headers) in zip(publications, frames, strict=True)
+        ]
+        return frames[0][0], sends
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, deadline: float) -> AsyncIterator[None]:
+        """A place among the open transactions; raises Overloaded."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._transactions.acquire()
+        except TimeoutError:
+            raise Overloaded(f"{MAX_OPEN} transactions to {self._service} are open", retry_after=1) from None
+        try:
+            yield
+        finally:
+            self._transactions.release()
+
     @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
-        """A place in the window; raises Overloaded."""
-        if self.in_flight >= self._window:
+    def _place(self, count: int = 1) -> Iterator[None]:
+        """Places in the window; raises Overloaded."""
+        if self.in_flight + count > self._window:
             raise Overloaded(f"{self.in_flight} publishes to {self._service} are in flight", retry_after=1)
-        self.in_flight += 1
+        self.in_flight += count
         self._idle.clear()
         try:
             yield
         finally:
-            self.in_flight -= 1
+            self.in_flight -= count
             if not self.in_flight:
                 self._idle.set()
 
     async def _room(self, session: Session, deadline: float) -> None:
-        """Wait until a broker that does not read takes what it was sent; what comes later is not sent at all."""
+        """Wait until a broker that does not read takes what it was sent; what comes later is not sent at all.
+
+        Whoever came first goes first, also before one who comes when there is room again: a producer wants his order.
+        """
+        if session.transport.is_writable and not self._waiting:
+            return
+        self._waiting += 1
         try:
-            async with asyncio.timeout_at(deadline):
-                await session.transport.writable()
+            async with asyncio.timeout_at(deadline), self._turn:
+                while not session.transport.is_writable:
+                    await session.transport.writable()
         except TimeoutError:
             raise Overloaded(f"the broker of {self._service} does not read", retry_after=1) from None
+        finally:
+            self._waiting -= 1
         if not session.takes_work:
             raise BrokerUnavailable(f"the link to {self._service} was lost", retry_after=1)
 

@@ -144,15 +144,27 @@ class Session:
 
     # Frames out. Each registers its receipt before it is written.
 
-    def send(self, path: str, body: bytes, content_type: str, headers: Headers, *, confirm: bool) -> Pending | None:
-        """SEND; the receipt to wait for, or None without `confirm`."""
+    def send(
+        self, path: str, body: bytes, content_type: str, headers: Headers, *, confirm: bool, named: bool = True
+    ) -> Pending | None:
+        """SEND; the receipt to wait for, or None without `confirm`. `named`: an ERROR quoting `path` may mean it."""
         self._check_open()
-        pending = self.confirms.expect(path) if confirm else None
+        pending = self.confirms.expect(path if named else "") if confirm else None
         if pending is None:
             self.blame.loosen(path)
         else:
             headers[stomp.HDR_RECEIPT] = pending.receipt
         self._protocol.send(path, body, content_type, headers)
+        return pending
+
+    def transact(self, command: str, transaction: str, *, confirm: bool = False) -> Pending | None:
+        """BEGIN, COMMIT or ABORT; the receipt to wait for with `confirm`."""
+        self._check_open()
+        pending = self.confirms.expect() if confirm else None
+        headers = {stomp.HDR_TRANSACTION: transaction}
+        if pending is not None:
+            headers[stomp.HDR_RECEIPT] = pending.receipt
+        self._protocol.send_frame(command, headers)
         return pending
 
     def subscribe(self, route: Route, headers: Headers) -> tuple[str, Pending]:

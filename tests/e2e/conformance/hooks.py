@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -26,6 +27,14 @@ EVENT = {
 }
 
 
+@schemathesis.serializer("application/x-ndjson")
+def lines(context: schemathesis.SerializationContext, value: Any) -> bytes:
+    """A text as it is, any other value as one line."""
+    if isinstance(value, bytes):
+        return value
+    return (value if isinstance(value, str) else json.dumps(value)).encode(errors="replace")
+
+
 @schemathesis.hook
 def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
     """Have every event of a stream checked."""
@@ -44,8 +53,35 @@ def filter_case(context: schemathesis.HookContext, case: Case) -> bool:
     reply_to = headers.get("Mq-Reply-To")
     if reply_to is not None and reply_to != "demo::Queues::jobs":
         return False
-    own = headers.get("Mq-Headers")
-    return not isinstance(own, dict) or not any(map(is_reserved, own))
+    return not _is_refused(headers.get("Mq-Headers")) and not _is_refused_batch(case)
+
+
+def _is_refused(own: Any) -> bool:
+    return isinstance(own, dict) and any(map(is_reserved, own))
+
+
+def _is_refused_batch(case: Case) -> bool:
+    """Where one message refuses all, or where none but refused ones may be there."""
+    if not case.operation.label.endswith("/batch"):
+        return False
+    if case.media_type == "application/x-ndjson" or not isinstance(case.body, list):
+        return isinstance(case.body, str) and not _is_json_lines(case.body)
+    elements = [element for element in case.body if isinstance(element, dict)]
+    return any(
+        element.get("delay_ms") is not None
+        or _is_refused(element.get("headers"))
+        or "json" in str(element.get("content_type"))
+        for element in elements
+    )
+
+
+def _is_json_lines(body: str) -> bool:
+    try:
+        for line in body.split("\n"):
+            json.loads(line.strip(" \t\r") or "0")
+    except ValueError:
+        return False
+    return True
 
 
 @schemathesis.hook

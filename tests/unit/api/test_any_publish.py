@@ -12,7 +12,7 @@ from stomp.utils import Frame
 
 from app.api import publish_request
 from app.api.problems import answer_for, status_of
-from app.api.publish import _check_size, _publication
+from app.api.publish import _publication, check_size
 from app.api.request_headers import RequestHeaders
 from app.config.settings import LimitSettings, QueueSettings
 from app.connectors.base import Destination
@@ -90,7 +90,7 @@ def _publication_of(pairs: Pairs, query: bytes, body: bytes) -> Publication | Ga
     try:
         request = publish_request.parse(RequestHeaders(pairs), query, longest_timeout=60)
         assert 0 < request.timeout <= 60
-        _check_size(request, LIMITS)
+        check_size(request.headers, LIMITS)
         publication = _publication(QUEUE, request, body)
         check_publication(publication)
     except GatewayError as error:

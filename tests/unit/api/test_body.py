@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from starlette.types import Message, Receive
 
-from app.api.body import Hold, check_encoding, read_body
+from app.api.body import Hold, body_pieces, check_encoding, read_body
 from app.api.exchange import ClientGone
 from app.domain.errors import BodyTooLarge, InvalidHeader, MalformedRequest, Overloaded, UnsupportedEncoding
 from app.gateway.budget import Budget
@@ -194,3 +194,33 @@ def test_an_encoding_is_refused(value: bytes) -> None:
 
 def test_no_encoding_is_none() -> None:
     check_encoding(Call(headers=[]).exchange())
+
+
+async def _pieces(call: Call, patience: float = 5) -> list[bytes]:
+    return [part async for part in body_pieces(call.exchange(), patience=patience)]
+
+
+async def test_a_body_of_any_length_comes_in_pieces() -> None:
+    call = Call(receives=[piece(b"01", more=True), piece(b"", more=True), piece(b"2")])
+    assert await _pieces(call) == [b"01", b"", b"2"]
+
+
+@pytest.mark.parametrize("last", [GONE, piece(b"2")], ids=["gone", "short"])
+async def test_pieces_without_an_end_are_no_body(last: Message) -> None:
+    call = Call(headers=[(b"content-length", b"4")], receives=[piece(b"01", more=True), last])
+    with pytest.raises(ClientGone):
+        await _pieces(call)
+
+
+async def test_pieces_that_come_too_slowly_are_refused() -> None:
+    with pytest.raises(MalformedRequest, match="too slowly"):
+        await _pieces(Call(receives=[piece(b"01", more=True)]), patience=0.02)
+
+
+async def test_the_time_in_which_nobody_asks_for_a_piece_is_not_the_clients() -> None:
+    call = Call(receives=[piece(b"01", more=True), piece(b"2")])
+    found = []
+    async for part in body_pieces(call.exchange(), patience=0.02):
+        await asyncio.sleep(0.05)
+        found.append(part)
+    assert found == [b"01", b"2"]

@@ -80,7 +80,9 @@ def _get(path: str, *headers: tuple[bytes, bytes], method: str = "GET", host: by
         ("POST", "/mq/demo/Queues/jobs/events", 405, "GET, HEAD"),
         ("BREW", "/mq/demo/Queues/jobs", 405, "GET, HEAD, POST"),
         ("GET", "/mq/", 404, None),
-        ("POST", "/mq/demo/Queues/jobs/batch", 404, None),
+        ("POST", "/mq/demo/Queues/jobs/batch", 400, None),
+        ("GET", "/mq/demo/Queues/jobs/batch", 405, "POST"),
+        ("POST", "/mq/demo/Queues/jobs/batch/more", 404, None),
         ("GET", "/mq/demo/Queues/a%00", 400, None),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
-from app.api import events, publish_request, receive_request, settle
+from app.api import batch, batch_message, events, publish_request, receive_request, settle
 from app.api.openapi import document
 from app.api.paths import METHODS, Kind
 from app.api.problems import TABLE
@@ -22,6 +22,7 @@ PATHS = {
     Kind.ACK: "/mq/{service}/{type}/{name}/ack",
     Kind.NACK: "/mq/{service}/{type}/{name}/nack",
     Kind.RENEW: "/mq/{service}/{type}/{name}/renew",
+    Kind.BATCH: "/mq/{service}/{type}/{name}/batch",
 }
 
 
@@ -58,6 +59,10 @@ def test_every_parameter_is_described(described: dict[str, Any]) -> None:
     assert labels | {("query", "confirm"), ("query", "timeout")} <= publish
     # No parameter can have a name that is only begun.
     assert "Mq-Header-<name>" in described["paths"][PATHS[Kind.DESTINATION]]["post"]["description"]
+    many = _parameters(described, PATHS[Kind.BATCH], "post")
+    assert {("query", name) for name in batch.PARAMETERS} <= many
+    element = described["components"]["schemas"]["BatchMessage"]["properties"]
+    assert set(element) == {*batch_message.BODIES, *batch_message.MEMBERS, "headers"}
     stream = _parameters(described, PATHS[Kind.EVENTS], "get")
     assert {("query", name) for name in events.PARAMETERS} | {("header", "Last-Event-ID")} == stream
 

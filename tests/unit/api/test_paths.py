@@ -33,6 +33,8 @@ def _uri(name: str, kind: DestinationType = DestinationType.QUEUES) -> MqUri:
         ("/mq/demo/Queues/jobs/nack", Route(Kind.NACK, uri=_uri("jobs"))),
         ("/mq/demo/Queues/jobs/renew", Route(Kind.RENEW, uri=_uri("jobs"))),
         ("/mq/demo/Queues/ack", Route(Kind.DESTINATION, uri=_uri("ack"))),
+        ("/mq/demo/Queues/jobs/batch", Route(Kind.BATCH, uri=_uri("jobs"))),
+        ("/mq/demo/Queues/batch", Route(Kind.DESTINATION, uri=_uri("batch"))),
         ("/mq/demo/Queues/events", Route(Kind.DESTINATION, uri=_uri("events"))),
         # A slash of the name, in either case of its escape; it never moves a boundary.
         ("/mq/demo/Queues/a%2Fb", Route(Kind.DESTINATION, uri=_uri("a/b"))),
@@ -70,7 +72,7 @@ def test_a_path_is_one_resource(path: str, route: Route) -> None:
         ("/mq/demo//jobs", Code.NOT_FOUND),
         ("/mq/demo/Queues/jobs/", Code.NOT_FOUND),
         ("/mq/demo/Queues/a/b", Code.NOT_FOUND),
-        ("/mq/demo/Queues/jobs/batch", Code.NOT_FOUND),
+        ("/mq/demo/Queues/jobs/batch/more", Code.NOT_FOUND),
         ("/mq/demo/Queues/jobs/events/more", Code.NOT_FOUND),
         ("/health%2Flive", Code.NOT_FOUND),
         ("/health/%zz", Code.NOT_FOUND),

@@ -213,3 +213,14 @@ def test_rings_give_way_before_a_share_is_too_large() -> None:
     budget = Budget(1000, rings.count, rings.give_way)
     with budget.reserve("a", 80), budget.reserve("a", 20):
         assert rings.held <= 1000 - 100 - 25
+
+
+def test_what_is_released_can_be_held_by_others() -> None:
+    budget = Budget(100, int)
+    with budget.holding("svc") as held:
+        held.grow(60)
+        held.release()
+        assert (held.size, budget.reserved) == (0, 0)
+        held.grow(40)
+        assert budget.reserved == 40
+    assert budget.reserved == 0
