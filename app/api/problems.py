@@ -15,7 +15,7 @@ from app.wire import problem
 
 MEDIA_TYPE = b"application/problem+json"
 
-#: Status and title of every code. `idempotency_*` and `no_reply` come with what raises them.
+#: Status and title of every code. `idempotency_*` come with what raises them.
 TABLE: dict[Code, tuple[int, str]] = {
     Code.INVALID_NAME: (400, "Invalid destination name"),
     Code.INVALID_HEADER: (400, "Invalid header"),
@@ -44,6 +44,7 @@ TABLE: dict[Code, tuple[int, str]] = {
     Code.DRAINING: (503, "Shutting down"),
     Code.CONFIRM_TIMEOUT: (504, "No confirmation in time"),
     Code.CONNECTION_LOST: (504, "Connection lost before the confirmation"),
+    Code.NO_REPLY: (504, "No reply in time"),
 }
 
 #: Seconds for `Retry-After` where the error names none (RFC 9110 section 10.2.3: whole seconds).

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.config.settings import DestinationSettings, ServiceSettings
+from app.domain.errors import NotSupportedByBroker
 from app.domain.link import LinkState, LinkStatus
 from app.domain.message import Message, Publication
 from app.domain.uri import MqUri
@@ -145,6 +146,14 @@ class MQConnector(ABC):
 
         Raises BadRequest, Unavailable (nothing sent), BrokerRejected or OutcomeUnknown; `timeout` in seconds.
         """
+
+    async def request(self, destination: Destination, publication: Publication, *, timeout: float) -> Message:
+        """Publish with a reply-to, and return the reply; its header `correlation-id` is what the responder was given.
+
+        The correlation id of the publication travels as `mq-correlation-id`. Raises as `publish` does, and NoReply
+        when none came within `timeout` seconds; ConnectionLost also where the RECEIPT had come.
+        """
+        raise NotSupportedByBroker(f"{self.service} has no queue for replies")
 
     @abstractmethod
     async def subscribe(

@@ -5,14 +5,18 @@ For trying things out and for tests: the main job runs with nothing installed. M
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext, Delivery, Destination, Listener, MQConnector, Subscription
 from app.connectors.memory_queue import MESSAGE_BYTES, MemoryQueue, QueueConsumer, Room, Stored
-from app.domain.errors import Draining, NotSupportedByBroker, Overloaded
+from app.connectors.replies import Replies
+from app.domain.errors import ConnectionLost, Draining, NoReply, NotSupportedByBroker, Overloaded
 from app.domain.link import LinkState, LinkStatus
 from app.domain.message import Message, Publication
 from app.domain.uri import MqUri
@@ -57,6 +61,8 @@ class MemoryMQConnector(MQConnector):
         self._room = Room()
         self._queues: dict[MqUri, MemoryQueue] = {}
         self._topics: dict[MqUri, list[Listener]] = {}
+        self._replies = Replies(service, context.in_flight, context.on_event)
+        self._reply_path = f"/temp-queue/{secrets.token_hex(8)}"
         self._state, self._since = LinkState.CONNECTING, time.time()
 
     def _enter(self, state: LinkState) -> None:
@@ -69,6 +75,7 @@ class MemoryMQConnector(MQConnector):
 
     async def close(self, timeout: float) -> None:
         self._enter(LinkState.CLOSED)
+        self._replies.fail(self, lambda: ConnectionLost("the connector was closed before a reply came"))
 
     def reconfigure(self, settings: ServiceSettings) -> bool:
         if settings.mq_type != self.settings.mq_type:
@@ -100,11 +107,38 @@ class MemoryMQConnector(MQConnector):
             raise Draining(f"{self.service} takes no new work", retry_after=1)
         self.check(destination, publication)
         message = _as_received(destination.uri, publication)
-        if destination.uri.is_queue:
-            self._store(message, publication.ttl_ms)
+        if destination.settings.destination == self._reply_path:
+            self._answer(message)
         else:
-            for number, listener in enumerate(list(self._topics.get(destination.uri, ())), 1):
+            self._deliver(message, publication.ttl_ms)
+
+    def _deliver(self, message: Message, ttl_ms: int | None) -> None:
+        if message.mq_uri.is_queue:
+            self._store(message, ttl_ms)
+        else:
+            for number, listener in enumerate(list(self._topics.get(message.mq_uri, ())), 1):
                 listener.on_message(Delivery(message, str(number), 1))
+
+    def _answer(self, message: Message) -> None:
+        """What is published to the queue for replies, as the header `reply-to` of a request names it."""
+        awaited = self._replies.take(message.headers.get("correlation-id", ""))
+        if awaited is not None:
+            awaited.reply.set_result(replace(message, mq_uri=awaited.uri))
+
+    async def request(self, destination: Destination, publication: Publication, *, timeout: float) -> Message:
+        if self._state is not LinkState.UP:
+            raise Draining(f"{self.service} takes no new work", retry_after=1)
+        self.check(destination, publication)
+        with self._replies.expect(destination.uri) as awaited:
+            awaited.owner = self
+            request = _as_received(destination.uri, awaited.asked(publication))
+            headers = {**request.headers, "reply-to": self._reply_path}
+            self._deliver(replace(request, headers=headers), publication.ttl_ms)
+            try:
+                async with asyncio.timeout(timeout):
+                    return await awaited.reply
+            except TimeoutError:
+                raise NoReply(f"no reply came within {timeout:g} s") from None
 
     def _store(self, message: Message, ttl_ms: int | None) -> None:
         expires_at = None if ttl_ms is None else time.time() + ttl_ms / 1000

@@ -9,7 +9,7 @@
     |  +- BrokerUnavailable, Overloaded, DestinationQuarantined, Draining, TooManyStreams, RateLimited
     +- BrokerRejected         the broker refused this very request
     +- OutcomeUnknown         sent, no answer: it may have been delivered
-    |  +- ConfirmTimeout, ConnectionLost
+    |  +- ConfirmTimeout, ConnectionLost, NoReply
     +- Internal
 
 HTTP status numbers live in app/api/problems.py and nowhere else.
@@ -63,6 +63,7 @@ class Code(StrEnum):
     DRAINING = "draining"
     CONFIRM_TIMEOUT = "confirm_timeout"
     CONNECTION_LOST = "connection_lost"
+    NO_REPLY = "no_reply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +259,15 @@ class ConfirmTimeout(OutcomeUnknown):
 
 
 class ConnectionLost(OutcomeUnknown):
-    """The connection was lost before the RECEIPT came."""
+    """The connection was lost before the RECEIPT, or the reply, came."""
 
     code = Code.CONNECTION_LOST
+
+
+class NoReply(OutcomeUnknown):
+    """The broker took the request, and no reply came: whether anybody did what it asks for is not known."""
+
+    code = Code.NO_REPLY
 
 
 class Internal(GatewayError):
