@@ -22,6 +22,7 @@ from app.api.guard import Guard
 from app.api.look import Look
 from app.api.paths import METHODS, Kind, Route
 from app.api.publish import Publish
+from app.api.request_reply import RequestReply
 from app.domain.errors import GatewayError, Internal, MethodNotAllowed
 from app.domain.uri import MqUri
 from app.telemetry import access
@@ -56,6 +57,7 @@ class Front:
         self._guard = Guard(context.settings)
         self._root = context.settings.server.root_path
         self._publish = Publish(context)
+        self._request = RequestReply(context, self._publish)
         self._events = Events(context)
         self._look = Look(context)
 
@@ -125,6 +127,8 @@ class Front:
             if uri.is_queue:
                 self._guard.check_queue_stream(exchange.headers)
             handler = self._events
+        elif kind is Kind.REQUEST:
+            handler = self._request
         elif exchange.method == "POST":
             handler = self._publish
         await handler(exchange, uri)

@@ -32,7 +32,10 @@ ALLOWED_HEADERS = frozenset(
     }
 )
 ALLOWED_HEADER_PREFIXES = ("mq-", "ce-")
-_EXPOSED = (b"access-control-expose-headers", b"X-Request-Id, Retry-After, Allow")
+_EXPOSED = (
+    b"access-control-expose-headers",
+    b"X-Request-Id, Retry-After, Allow, Mq-Message-Id, Mq-Correlation-Id, Mq-Type, Mq-Headers, Mq-Headers-Omitted",
+)
 #: Seconds a browser may remember a preflight's answer.
 _MAX_AGE = (b"access-control-max-age", b"600")
 _VARY: Header = (b"vary", b"Origin")

@@ -29,6 +29,7 @@ class Kind(Enum):
     SERVICE = auto()
     DESTINATION = auto()
     EVENTS = auto()
+    REQUEST = auto()
     PAGE = auto()
 
 
@@ -38,12 +39,13 @@ METHODS: Mapping[Kind, tuple[str, ...]] = {
     Kind.SERVICE: ("GET", "HEAD"),
     Kind.DESTINATION: ("GET", "HEAD", "POST"),
     Kind.EVENTS: ("GET", "HEAD"),
+    Kind.REQUEST: ("POST",),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A parsed path: `service` is set for SERVICE, `uri` for DESTINATION and EVENTS, `path` for PAGE."""
+    """A parsed path: `service` is set for SERVICE, `uri` for what belongs to a destination, `path` for PAGE."""
 
     kind: Kind
     service: str = ""
@@ -93,6 +95,8 @@ def _under_mq(parts: list[str]) -> Route:
             return Route(Kind.DESTINATION, uri=_uri(service, kind, name))
         case [_, service, kind, name, "events"]:
             return Route(Kind.EVENTS, uri=_uri(service, kind, name))
+        case [_, service, kind, name, "request"]:
+            return Route(Kind.REQUEST, uri=_uri(service, kind, name))
         case _:
             raise NotFound("destinations are /mq/{service}/{type}/{name}; a slash inside a name is written %2F")
 

@@ -48,9 +48,16 @@ class PublishRequest:
     timeout: float = DEFAULT_TIMEOUT
 
 
-def parse(headers: RequestHeaders, query_string: bytes, *, longest_timeout: float) -> PublishRequest:
-    """Read a publish's head; raises InvalidHeader, InvalidParameter, NotSupportedByBroker."""
-    values = query.parse(query_string, ("confirm", "timeout"))
+def parse(
+    headers: RequestHeaders, query_string: bytes, *, longest_timeout: float, with_reply: bool = False
+) -> PublishRequest:
+    """Read a publish's head; raises InvalidHeader, InvalidParameter, NotSupportedByBroker.
+
+    `with_reply`: of a request, which is always confirmed, and whose reply comes to us.
+    """
+    values = query.parse(query_string, ("timeout",) if with_reply else ("confirm", "timeout"))
+    if with_reply and b"mq-reply-to" in headers:
+        raise bad_header("Mq-Reply-To", "is not for a request: its reply comes back as the answer")
     _refuse_idempotency(headers)
     properties, own = _message_headers(headers)
     return PublishRequest(

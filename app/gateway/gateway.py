@@ -13,6 +13,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ from app.gateway.counters import Counters, declared
 from app.gateway.messengers import Consumer, Producer
 from app.gateway.outbox import Outbox
 from app.gateway.registry import Change, Registry
+from app.gateway.requests import Requests
 from app.gateway.stream import Reader, StreamRequest
 from app.gateway.streams import Streams
 from app.gateway.views import DestinationView, ServiceView, destination_view, service_view
@@ -64,6 +66,7 @@ class Gateway:
         self._registry = Registry(settings, self.metrics, self._on_state)
         self.budget = Budget(settings.limits.memory, self._buffered, self._streams.give_way)
         self.outbox = Outbox(settings.limits.memory // OUTBOX_PART, self._on_grew)
+        self._requests = Requests(self.budget, self._counters, self._on_grew)
         self.metrics.unsent_bytes.set_function(lambda: self.outbox.buffered)
         #: Weak: a consumer nobody holds any more has ended by itself.
         self._consumers: WeakSet[Consumer] = WeakSet()
@@ -143,7 +146,8 @@ class Gateway:
     def _buffered(self) -> int:
         """Bytes held beside what is reserved for publishes under way."""
         connectors = sum(connector.buffered for _, connector in self._registry)
-        return self._streams.buffered() + self.outbox.buffered + connectors + sum(c.buffered for c in self._consumers)
+        clients = self._streams.buffered() + self.outbox.buffered + self._requests.buffered
+        return clients + connectors + sum(consumer.buffered for consumer in self._consumers)
 
     def _on_grew(self, size: int) -> None:
         self.budget.grew(size)
@@ -198,7 +202,7 @@ class Gateway:
         self._refuse_new_work()
         self.check(destination, publication)
         connector = self._registry.connector(destination.uri.service)
-        with self.budget.reserve(destination.uri.service, _size(publication)):
+        with self.budget.reserve(destination.uri.service, publication.size):
             await connector.publish(destination, publication, timeout=timeout, confirm=confirm)
         self._counters.used(destination.uri).published += 1
         return Published(
@@ -207,6 +211,14 @@ class Gateway:
             confirmed=confirm,
             persistent=publication.persistent,
         )
+
+    def request(
+        self, destination: Destination, publication: Publication, *, timeout: float
+    ) -> AbstractAsyncContextManager[Message]:
+        """Publish, and enter with the reply, within `timeout` seconds; raises as `publish` does, and NoReply."""
+        self._refuse_new_work()
+        self.check(destination, publication)
+        return self._requests.ask(self._registry.connector(destination.uri.service), destination, publication, timeout)
 
     # Consuming.
 
@@ -278,7 +290,3 @@ class Gateway:
         """Begin the end: no new work, streams end after what they have queued."""
         self.draining = True
         self._streams.end_all("drain")
-
-
-def _size(publication: Publication) -> int:
-    return len(publication.body) + sum(len(name) + len(value) for name, value in publication.headers.items())

@@ -18,6 +18,7 @@ PATHS = {
     Kind.SERVICE: "/mq/{service}",
     Kind.DESTINATION: "/mq/{service}/{type}/{name}",
     Kind.EVENTS: "/mq/{service}/{type}/{name}/events",
+    Kind.REQUEST: "/mq/{service}/{type}/{name}/request",
 }
 
 
@@ -52,6 +53,8 @@ def test_every_parameter_is_described(described: dict[str, Any]) -> None:
     publish = _parameters(described, PATHS[Kind.DESTINATION], "post")
     labels = {("header", label) for _, label, _ in publish_request.PROPERTIES.values()}
     assert labels | {("query", "confirm"), ("query", "timeout")} <= publish
+    request = _parameters(described, PATHS[Kind.REQUEST], "post")
+    assert labels - {("header", "Mq-Reply-To")} | {("query", "timeout")} <= request
     # No parameter can have a name that is only begun.
     assert "Mq-Header-<name>" in described["paths"][PATHS[Kind.DESTINATION]]["post"]["description"]
     stream = _parameters(described, PATHS[Kind.EVENTS], "get")

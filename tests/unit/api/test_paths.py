@@ -28,6 +28,7 @@ def _uri(name: str, kind: DestinationType = DestinationType.QUEUES) -> MqUri:
         ("/mq/demo/qUeUe/jobs", Route(Kind.DESTINATION, uri=_uri("jobs"))),
         ("/mq/demo/topic/t", Route(Kind.DESTINATION, uri=_uri("t", DestinationType.TOPICS))),
         ("/mq/demo/Queues/jobs/events", Route(Kind.EVENTS, uri=_uri("jobs"))),
+        ("/mq/demo/Queues/jobs/request", Route(Kind.REQUEST, uri=_uri("jobs"))),
         ("/mq/demo/Queues/events", Route(Kind.DESTINATION, uri=_uri("events"))),
         # A slash of the name, in either case of its escape; it never moves a boundary.
         ("/mq/demo/Queues/a%2Fb", Route(Kind.DESTINATION, uri=_uri("a/b"))),
