@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from json.encoder import encode_basestring
@@ -89,7 +89,10 @@ class Attempt:
         """Read and publish."""
         destination, publication, request = await self.read(gateway)
         self.outcome = Outcome.UNKNOWN  # until the gateway says: a cancelled publish may have been sent
-        published = await gateway.publish(destination, publication, timeout=request.timeout, confirm=request.confirm)
+        publish: Callable[..., Awaitable[Published]] = gateway.publish
+        if request.idempotency_key is not None:
+            publish = partial(gateway.once.publish, self.exchange.access.principal)
+        published = await publish(destination, publication, timeout=request.timeout, confirm=request.confirm)
         self.outcome = Outcome.CONFIRMED if published.confirmed else Outcome.UNCONFIRMED
         return published
 
@@ -145,7 +148,7 @@ def _publication(destination: Destination, request: PublishRequest, body: bytes)
     settings = destination.settings
     return Publication(
         body=body,
-        message_id=new_message_id(),
+        message_id=request.idempotency_key or new_message_id(),
         content_type=request.content_type or settings.default_content_type or OCTET_STREAM,
         persistent=settings.persistent if request.persistent is None else request.persistent,
         headers=request.headers,

@@ -60,11 +60,12 @@ class LimitSettings(Section):
     lease_max: Annotated[PositiveSeconds, only(900)] = 900.0
     """Longest lease in seconds. Only the default: leases are not supported in this version."""
 
-    idempotency_window: Annotated[PositiveSeconds, only(600)] = 600.0
-    """Seconds an Idempotency-Key is remembered. Only the default: not supported in this version."""
+    idempotency_window: PositiveSeconds = 600.0
+    """Seconds an Idempotency-Key is remembered, from its answer on."""
 
-    idempotency_keys: Annotated[int, only(100_000)] = 100_000
-    """Idempotency-Keys (count) that are remembered. Only the default: not supported in this version."""
+    idempotency_keys: Count = 100_000
+    """Idempotency-Keys (count) that are remembered; the oldest answers are forgotten first. Fewer where they would
+    take more than an eighth of `memory_bytes`, at 400 bytes each."""
 
     @cached_property
     def memory(self) -> int:

@@ -30,6 +30,7 @@ from app.domain.uri import DestinationType, MqUri
 from app.gateway.budget import Budget
 from app.gateway.closing import CUT_OFF_SECONDS, close_together
 from app.gateway.counters import Counters, declared
+from app.gateway.idempotency import Once
 from app.gateway.messengers import Consumer, Producer
 from app.gateway.outbox import Outbox
 from app.gateway.registry import Change, Registry
@@ -67,6 +68,7 @@ class Gateway:
         self.budget = Budget(settings.limits.memory, self._buffered, self._streams.give_way)
         self.outbox = Outbox(settings.limits.memory // OUTBOX_PART, self._on_grew)
         self._requests = Requests(self.budget, self._counters, self._on_grew)
+        self.once = Once(self.publish, settings.limits, self._on_grew)
         self.metrics.unsent_bytes.set_function(lambda: self.outbox.buffered)
         #: Weak: a consumer nobody holds any more has ended by itself.
         self._consumers: WeakSet[Consumer] = WeakSet()
@@ -146,7 +148,7 @@ class Gateway:
     def _buffered(self) -> int:
         """Bytes held beside what is reserved for publishes under way."""
         connectors = sum(connector.buffered for _, connector in self._registry)
-        clients = self._streams.buffered() + self.outbox.buffered + self._requests.buffered
+        clients = self._streams.buffered() + self.outbox.buffered + self._requests.buffered + self.once.buffered
         return clients + connectors + sum(consumer.buffered for consumer in self._consumers)
 
     def _on_grew(self, size: int) -> None:

@@ -178,3 +178,15 @@ async def test_json_is_checked_to_the_last_byte(served: Served) -> None:
         assert (await served.client.post(JOBS, content=body, headers=headers)).status_code == 200, body
     lax = await served.client.post("/mq/demo/Queues/lax", content=b"{", headers=headers)
     assert lax.status_code == 200
+
+
+async def test_a_key_makes_a_repeat_safe(served: Served) -> None:
+    headers = {"idempotency-key": "order-1!~", "content-type": "application/json"}
+    answers = [await served.client.post(JOBS, content=b"{}", headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert answers[0].json() == answers[1].json() == answers[2].json()
+    assert (await _envelope(served, JOBS))["message_id"] == "order-1!~" == answers[0].json()["message_id"]
+    assert (await served.client.get(JOBS)).json()["published"] == 1
+    other = await served.client.post(JOBS, content=b"[]", headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    assert other.json()["outcome"] == "not_sent"

@@ -14,7 +14,7 @@ from app.api.publish import Publish
 from app.api.request_reply import RequestReply
 from app.config.settings import QueueSettings
 from app.connectors.base import Destination
-from app.domain.errors import InvalidHeader, InvalidParameter, NoReply, NotSupportedByBroker, Outcome
+from app.domain.errors import InvalidHeader, InvalidParameter, NoReply, Outcome
 from app.domain.message import Message, Publication
 from app.domain.uri import MqUri
 from tests.unit.api.asgi import GONE, Call, piece
@@ -81,7 +81,7 @@ async def test_without_a_reply_it_is_unknown(context: Context) -> None:
         (Call(query=b"confirm=none"), InvalidParameter),
         (Call(query=b"timeout=0"), InvalidParameter),
         (Call(headers=[(b"mq-reply-to", b"demo::Queues::text")]), InvalidHeader),
-        (Call(headers=[(b"idempotency-key", b"k")]), NotSupportedByBroker),
+        (Call(headers=[(b"idempotency-key", b"k")]), InvalidHeader),
     ],
 )
 async def test_what_a_request_cannot_have_is_refused(context: Context, call: Call, error: type[Exception]) -> None:
