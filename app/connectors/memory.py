@@ -5,7 +5,6 @@ For trying things out and for tests: the main job runs with nothing installed. M
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from functools import partial
 from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext, Delivery, Destination, Listener, MQConnector, Subscription
 from app.connectors.memory_queue import MESSAGE_BYTES, MemoryQueue, QueueConsumer, Room, Stored
-from app.connectors.replies import Replies
+from app.connectors.replies import Replies, in_time
 from app.domain.errors import ConnectionLost, Draining, NoReply, NotSupportedByBroker, Overloaded
 from app.domain.link import LinkState, LinkStatus
 from app.domain.message import Message, Publication
@@ -135,10 +134,12 @@ class MemoryMQConnector(MQConnector):
             headers = {**request.headers, "reply-to": self._reply_path}
             self._deliver(replace(request, headers=headers), publication.ttl_ms)
             try:
-                async with asyncio.timeout(timeout):
-                    return await awaited.reply
-            except TimeoutError:
-                raise NoReply(f"no reply came within {timeout:g} s") from None
+                reply = await in_time(awaited.reply, timeout)
+            finally:
+                del awaited
+        if reply is None:
+            raise NoReply(f"no reply came within {timeout:g} s")
+        return reply
 
     def _store(self, message: Message, ttl_ms: int | None) -> None:
         expires_at = None if ttl_ms is None else time.time() + ttl_ms / 1000

@@ -58,8 +58,9 @@ class Replies:
             yield awaited
         finally:
             self._waiting.pop(awaited.correlation_id, None)
-            if awaited.reply.done() and not awaited.reply.cancelled():
-                awaited.reply.exception()  # it may have ended before anybody waited for it
+            # Who waits for both has let go of neither until then; and it may have ended before anybody waited for it.
+            if not awaited.reply.cancel() and not awaited.reply.cancelled():
+                awaited.reply.exception()
 
     def take(self, correlation_id: str) -> Awaited | None:
         """Whose reply this is; None, and counted, where nobody waits for it (any more)."""
@@ -74,3 +75,16 @@ class Replies:
         for awaited in list(self._waiting.values()):
             if awaited.owner is owner and not awaited.reply.done():
                 awaited.reply.set_exception(error())
+
+
+async def in_time(reply: asyncio.Future[Message], left: float) -> Message | None:
+    """The reply, or None where it has not come after `left` seconds; raises what it ended with.
+
+    Not `asyncio.timeout`: what that raises, and the frames it went through, wait for the collector of cycles, and with
+    them the body of the request.
+    """
+    try:
+        await asyncio.wait([reply], timeout=left)
+        return reply.result() if reply.done() else None
+    finally:
+        del reply  # an error would hold this frame, and the frame the error

@@ -170,7 +170,8 @@ class Publisher:
         try:
             async with asyncio.timeout_at(patience.deadline):
                 await (session.transport.writable() if pending is None else pending.future)
-        except TimeoutError:
+        except TimeoutError as late:
+            late.__traceback__ = None  # it would hold what is behind it until cycles are collected
             waited = f"no confirmation within {patience.timeout:g} s"
             raise ConfirmTimeout(f"{waited}: it may have been delivered") from None
         finally:

@@ -9,7 +9,7 @@ import secrets
 from stomp.utils import Frame
 
 from app.connectors.base import Destination
-from app.connectors.replies import Replies
+from app.connectors.replies import Replies, in_time
 from app.connectors.stomp.dialect import ReplyQueues
 from app.connectors.stomp.publisher import Patience, Publisher, ReplyTo
 from app.connectors.stomp.received import message_of
@@ -104,13 +104,15 @@ class Requester:
                 session = await self._publisher.session(destination, patience)
                 queue = awaited.owner = self._queue_on(session)
                 await queue.stands(patience)
-                reply_to = ReplyTo(queue.path, awaited.reply)
-                await self._publisher.ask(session, destination, awaited.asked(publication), patience, reply_to)
+                asked = awaited.asked(publication)
+                await self._publisher.ask(session, destination, asked, patience, ReplyTo(queue.path, awaited.reply))
                 queue.proven = True
-                return await _reply(awaited.reply, patience)
+                reply = await in_time(awaited.reply, patience.left)
             finally:
-                # As in Publisher: an error would keep these, and they the error.
-                del awaited
+                del awaited  # as in Publisher: an error would keep it, and it the error
+        if reply is None:
+            raise NoReply(f"the broker took the request, and no reply came within {timeout:g} s")
+        return reply
 
     def _queue_on(self, session: Session) -> ReplyQueue:
         """The queue of this connection; raises NotSupportedByBroker, and BrokerUnavailable where it is lost."""
@@ -122,13 +124,3 @@ class Requester:
         if queue is None or queue.session is not session or queue.ended is not None:
             queue = self._queue = ReplyQueue(session, self._replies)
         return queue
-
-
-async def _reply(reply: asyncio.Future[Message], patience: Patience) -> Message:
-    try:
-        async with asyncio.timeout_at(patience.deadline):
-            return await reply
-    except TimeoutError:
-        raise NoReply(f"the broker took the request, and no reply came within {patience.timeout:g} s") from None
-    finally:
-        del reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -108,6 +109,18 @@ async def test_a_cancelled_request_leaves_nothing(context: Context) -> None:
     connector = context.gateway._registry.connector("demo")
     assert len(connector._replies) == 0  # type: ignore[attr-defined]
     await consumer.close()
+
+
+async def test_a_request_without_a_reply_is_freed_at_once(context: Context) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(NoReply):
+            await _request(context, Call(query=b"timeout=0.05", receives=[piece(b"question")]))
+        await asyncio.sleep(0)
+        assert not [each for each in gc.get_objects() if isinstance(each, Publication) and each.body == b"question"]
+    finally:
+        gc.enable()
 
 
 async def test_a_problem_of_a_request_names_its_outcome(context: Context) -> None:
