@@ -19,8 +19,9 @@ from app.api.problems import status_of
 from app.api.publish import check_reply_to, check_size
 from app.api.publish_request import PublishRequest
 from app.api.report import Name, Report
+from app.api.request_headers import bad_header
 from app.connectors.base import Destination
-from app.domain.errors import Draining, GatewayError, InvalidParameter, MalformedRequest, NotSupportedByBroker, Outcome
+from app.domain.errors import Draining, GatewayError, InvalidParameter, MalformedRequest, Outcome
 from app.domain.message import Publication, Published
 from app.domain.uri import MqUri
 from app.gateway.budget import Held
@@ -221,7 +222,7 @@ def _parse(gateway: Gateway, exchange: Exchange) -> tuple[PublishRequest, bool]:
     """What holds for every message, and whether all or none are to be published."""
     limits, query_string = gateway.settings.limits, exchange.scope["query_string"]
     if b"idempotency-key" in exchange.headers:
-        raise NotSupportedByBroker("Idempotency-Key is for one message; the messages of a batch have no key each")
+        raise bad_header("Idempotency-Key", "is not for a batch: its messages have no key each")
     request = publish_request.parse(
         exchange.headers, query_string, longest_timeout=limits.publish_timeout_max, known=PARAMETERS
     )

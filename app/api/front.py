@@ -24,6 +24,7 @@ from app.api.look import Look
 from app.api.paths import METHODS, Kind, Route
 from app.api.publish import Publish
 from app.api.receive import Receiving
+from app.api.request_reply import RequestReply
 from app.domain.errors import GatewayError, Internal, MethodNotAllowed
 from app.domain.uri import MqUri
 from app.telemetry import access
@@ -64,6 +65,7 @@ class Front:
             Kind.DESTINATION: self._look.destination,
             Kind.EVENTS: self._events,
             Kind.BATCH: Batch(context),
+            Kind.REQUEST: RequestReply(context, self._publish),
             Kind.RECEIVE: Receiving(context),
             Kind.ACK: settle.Ack(context),
             Kind.NACK: settle.Nack(context),

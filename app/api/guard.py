@@ -34,8 +34,8 @@ ALLOWED_HEADERS = frozenset(
 ALLOWED_HEADER_PREFIXES = ("mq-", "ce-")
 _EXPOSED = (
     b"access-control-expose-headers",
-    b"X-Request-Id, Retry-After, Allow, Mq-Lease, Mq-Lease-Expires-At, Mq-Uri, Mq-Message-Id, Mq-Redelivered,"
-    b" Mq-Received-At, Mq-Delivery-Count, Mq-Headers, Mq-Headers-Omitted",
+    b"X-Request-Id, Retry-After, Allow, Mq-Lease, Mq-Lease-Expires-At, Mq-Uri, Mq-Message-Id, Mq-Correlation-Id,"
+    b" Mq-Type, Mq-Redelivered, Mq-Received-At, Mq-Delivery-Count, Mq-Headers, Mq-Headers-Omitted",
 )
 #: Seconds a browser may remember a preflight's answer.
 _MAX_AGE = (b"access-control-max-age", b"600")

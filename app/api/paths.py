@@ -34,6 +34,7 @@ class Kind(Enum):
     NACK = auto()
     RENEW = auto()
     BATCH = auto()
+    REQUEST = auto()
     PAGE = auto()
 
 
@@ -48,12 +49,14 @@ METHODS: Mapping[Kind, tuple[str, ...]] = {
     Kind.NACK: ("POST",),
     Kind.RENEW: ("POST",),
     Kind.BATCH: ("POST",),
+    Kind.REQUEST: ("POST",),
 }
 
 #: What lies below a destination.
 _BELOW: Mapping[str, Kind] = {
     "events": Kind.EVENTS,
     "batch": Kind.BATCH,
+    "request": Kind.REQUEST,
     "receive": Kind.RECEIVE,
     "ack": Kind.ACK,
     "nack": Kind.NACK,

@@ -16,7 +16,7 @@ from app.wire import problem
 
 MEDIA_TYPE = b"application/problem+json"
 
-#: Status and title of every code. `idempotency_*` and `no_reply` come with what raises them.
+#: Status and title of every code.
 TABLE: dict[Code, tuple[int, str]] = {
     Code.INVALID_NAME: (400, "Invalid destination name"),
     Code.INVALID_HEADER: (400, "Invalid header"),
@@ -30,9 +30,11 @@ TABLE: dict[Code, tuple[int, str]] = {
     Code.NOT_FOUND: (404, "Not found"),
     Code.METHOD_NOT_ALLOWED: (405, "Method not allowed"),
     Code.NOT_ACCEPTABLE: (406, "Not acceptable"),
+    Code.IDEMPOTENCY_IN_PROGRESS: (409, "Already on its way"),
     Code.BODY_TOO_LARGE: (413, "Body too large"),
     Code.UNSUPPORTED_ENCODING: (415, "Unsupported content encoding"),
     Code.SCHEMA_VIOLATION: (422, "Body does not fit the schema"),
+    Code.IDEMPOTENCY_MISMATCH: (422, "Idempotency-Key of another message"),
     Code.NOT_SUPPORTED_BY_BROKER: (422, "Not supported by this broker"),
     Code.RATE_LIMITED: (429, "Rate limited"),
     Code.TOO_MANY_STREAMS: (429, "Too many streams"),
@@ -45,6 +47,7 @@ TABLE: dict[Code, tuple[int, str]] = {
     Code.DRAINING: (503, "Shutting down"),
     Code.CONFIRM_TIMEOUT: (504, "No confirmation in time"),
     Code.CONNECTION_LOST: (504, "Connection lost before the confirmation"),
+    Code.NO_REPLY: (504, "No reply in time"),
 }
 
 #: Seconds for `Retry-After` where the error names none (RFC 9110 section 10.2.3: whole seconds).
@@ -93,7 +96,7 @@ def _extra(error: GatewayError, outcome: str | None) -> dict[str, Any]:
 
 def _headers(error: GatewayError, status: int) -> tuple[Header, ...]:
     headers: list[Header] = [(b"cache-control", b"no-store")]
-    if status in (429, 503):
+    if status in (409, 429, 503):
         headers.append((b"retry-after", b"%d" % retry_after_seconds(error)))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))

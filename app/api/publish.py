@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from json.encoder import encode_basestring
 
@@ -35,23 +36,29 @@ class Publish:
 
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """Answer a publish; raises GatewayError for the front to render, ClientGone where nobody listens."""
-        exchange.publish = True
-        attempt = _Attempt(exchange, uri)
-        try:
+        with self.counted(exchange, uri) as attempt:
             published = await attempt.run(self._context.gateway)
+        await exchange.answer(_answer(published))
+
+    @contextmanager
+    def counted(self, exchange: Exchange, uri: MqUri) -> Iterator[Attempt]:
+        """One publish, counted at the end of the block with what is true then."""
+        exchange.publish = True
+        attempt = Attempt(exchange, uri)
+        try:
+            yield attempt
         except GatewayError as error:
             attempt.outcome = error.outcome
             raise
         finally:
             self._count(exchange, attempt)
-        await exchange.answer(_answer(published))
 
     def refused(self, exchange: Exchange) -> None:
         """Count a publish that never got here: its path, Host or Origin was refused."""
         if not exchange.access.outcome:
             self._record(exchange, NO_SERVICE, NO_TYPE, Outcome.NOT_SENT)
 
-    def _count(self, exchange: Exchange, attempt: _Attempt) -> None:
+    def _count(self, exchange: Exchange, attempt: Attempt) -> None:
         self._record(exchange, attempt.service, attempt.uri.type.value, attempt.outcome)
 
     def _record(self, exchange: Exchange, service: str, kind: str, outcome: Outcome) -> None:
@@ -69,7 +76,7 @@ class Publish:
         return metrics.publishes.labels(service, kind, outcome.value), metrics.publish_seconds.labels(service, kind)
 
 
-class _Attempt:
+class Attempt:
     """One publish on its way: `outcome` is what is true if it ends here and now."""
 
     def __init__(self, exchange: Exchange, uri: MqUri) -> None:
@@ -79,6 +86,19 @@ class _Attempt:
         self.outcome = Outcome.NOT_SENT
 
     async def run(self, gateway: Gateway) -> Published:
+        """Read and publish."""
+        destination, publication, request = await self.read(gateway)
+        self.outcome = Outcome.UNKNOWN  # until the gateway says: a cancelled publish may have been sent
+        publish: Callable[..., Awaitable[Published]] = gateway.publish
+        if request.idempotency_key is not None:
+            publish = partial(gateway.once.publish, self.exchange.access.principal)
+        published = await publish(destination, publication, timeout=request.timeout, confirm=request.confirm)
+        self.outcome = Outcome.CONFIRMED if published.confirmed else Outcome.UNCONFIRMED
+        return published
+
+    async def read(
+        self, gateway: Gateway, *, with_reply: bool = False
+    ) -> tuple[Destination, Publication, PublishRequest]:
         """Resolve before the body is read: a name that does not exist costs nobody any memory."""
         destination = gateway.resolve(self.uri)
         self.service = self.uri.service
@@ -89,22 +109,17 @@ class _Attempt:
             self.exchange.headers,
             self.exchange.scope["query_string"],
             longest_timeout=limits.publish_timeout_max,
+            known=publish_request.REQUEST_PARAMETERS if with_reply else publish_request.PARAMETERS,
+            with_reply=with_reply,
         )
         check_size(request.headers, limits)
         check_reply_to(gateway, destination, request)
         cap = gateway.body_limit(destination)
         hold = partial(gateway.budget.holding, self.service)
         body = await read_body(self.exchange, hold, cap=cap, patience=server.idle_timeout)
-        return await self._publish(gateway, destination, _publication(destination, request, body), request)
-
-    async def _publish(
-        self, gateway: Gateway, destination: Destination, publication: Publication, request: PublishRequest
-    ) -> Published:
+        publication = _publication(destination, request, body)
         self.exchange.access.message_id = publication.message_id
-        self.outcome = Outcome.UNKNOWN  # until the gateway says: a cancelled publish may have been sent
-        published = await gateway.publish(destination, publication, timeout=request.timeout, confirm=request.confirm)
-        self.outcome = Outcome.CONFIRMED if published.confirmed else Outcome.UNCONFIRMED
-        return published
+        return destination, publication, request
 
 
 def check_size(headers: Mapping[str, str], limits: LimitSettings) -> None:
@@ -134,7 +149,7 @@ def _publication(destination: Destination, request: PublishRequest, body: bytes)
     settings = destination.settings
     return Publication(
         body=body,
-        message_id=new_message_id(),
+        message_id=request.idempotency_key or new_message_id(),
         content_type=request.content_type or settings.default_content_type or OCTET_STREAM,
         persistent=settings.persistent if request.persistent is None else request.persistent,
         headers=request.headers,

@@ -11,12 +11,14 @@ from typing import Any
 
 from app.api import query
 from app.api.request_headers import RequestHeaders, as_text, bad_header
-from app.domain.errors import GatewayError, NotSupportedByBroker
+from app.domain.errors import GatewayError
 from app.domain.uri import MqUri
 from app.wire.headers import check_content_type, check_value
 
 #: What the query of a publish may have.
 PARAMETERS = ("confirm", "timeout")
+#: And that of a request, which is always confirmed.
+REQUEST_PARAMETERS = ("timeout",)
 #: Seconds to wait for the broker where the request does not say.
 DEFAULT_TIMEOUT = 5.0
 #: Milliseconds: what a broker's 32-bit timer can hold, about 49 days.
@@ -46,25 +48,36 @@ class PublishRequest:
     properties: Mapping[str, Any] = field(default_factory=dict)
     persistent: bool | None = None
     reply_to: MqUri | None = None
+    idempotency_key: str | None = None
     confirm: bool = True
     timeout: float = DEFAULT_TIMEOUT
 
 
 def parse(
-    headers: RequestHeaders, query_string: bytes, *, longest_timeout: float, known: Iterable[str] = PARAMETERS
+    headers: RequestHeaders,
+    query_string: bytes,
+    *,
+    longest_timeout: float,
+    known: Iterable[str] = PARAMETERS,
+    with_reply: bool = False,
 ) -> PublishRequest:
-    """Read a publish's head; raises InvalidHeader, InvalidParameter, NotSupportedByBroker.
+    """Read a publish's head; raises InvalidHeader, InvalidParameter.
 
-    `known` are the parameters the query may have; whoever knows more reads those himself.
+    `known` are the parameters the query may have; whoever knows more reads those himself. `with_reply`: of a request,
+    whose reply comes to us.
     """
     values = query.parse(query_string, known)
-    _refuse_idempotency(headers)
+    if with_reply and b"mq-reply-to" in headers:
+        raise bad_header("Mq-Reply-To", "is not for a request: its reply comes back as the answer")
+    if with_reply and b"idempotency-key" in headers:
+        raise bad_header("Idempotency-Key", "is not for a request: its reply is not kept")
     properties, own = _message_headers(headers)
     return PublishRequest(
         content_type=_content_type(headers),
         headers=own,
         persistent=properties.pop("persistent", None),
         reply_to=properties.pop("reply_to", None),
+        idempotency_key=_idempotency_key(headers),
         properties=properties,
         confirm=query.choice(values, "confirm", _CONFIRM, True),
         timeout=query.seconds(values, "timeout", default=DEFAULT_TIMEOUT, longest=longest_timeout),
@@ -80,13 +93,13 @@ def _content_type(headers: RequestHeaders) -> str | None:
     return text
 
 
-def _refuse_idempotency(headers: RequestHeaders) -> None:
+def _idempotency_key(headers: RequestHeaders) -> str | None:
     key = headers.get(b"idempotency-key")
     if key is None:
-        return
+        return None
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise bad_header("Idempotency-Key", "1 to 255 visible ASCII characters")
-    raise NotSupportedByBroker("Idempotency-Key is not supported in this version; without it a repeat sends again")
+    return key.decode()
 
 
 def _message_headers(headers: RequestHeaders) -> tuple[dict[str, Any], dict[str, str]]:

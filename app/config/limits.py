@@ -61,11 +61,12 @@ class LimitSettings(Section):
     """Longest lease in seconds, and longest delay of a message that is given back; on RabbitMQ no lease
     outlasts four fifths of the broker's `consumer_timeout`."""
 
-    idempotency_window: Annotated[PositiveSeconds, only(600)] = 600.0
-    """Seconds an Idempotency-Key is remembered. Only the default: not supported in this version."""
+    idempotency_window: PositiveSeconds = 600.0
+    """Seconds an Idempotency-Key is remembered, from its answer on."""
 
-    idempotency_keys: Annotated[int, only(100_000)] = 100_000
-    """Idempotency-Keys (count) that are remembered. Only the default: not supported in this version."""
+    idempotency_keys: Count = 100_000
+    """Idempotency-Keys (count) that are remembered; the oldest answers are forgotten first. Fewer where they would
+    take more than an eighth of `memory_bytes`, at 400 bytes each."""
 
     @cached_property
     def memory(self) -> int:

@@ -163,6 +163,14 @@ class MQConnector(ABC):
         """
         raise NotSupportedByBroker("this broker has no transactions")
 
+    async def request(self, destination: Destination, publication: Publication, *, timeout: float) -> Message:
+        """Publish with a reply-to, and return the reply; its header `correlation-id` is what the responder was given.
+
+        The correlation id of the publication travels as `mq-correlation-id`. Raises as `publish` does, and NoReply
+        when none came within `timeout` seconds; ConnectionLost also where the RECEIPT had come.
+        """
+        raise NotSupportedByBroker(f"{self.service} has no queue for replies")
+
     @abstractmethod
     async def subscribe(
         self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float

@@ -5,14 +5,17 @@ For trying things out and for tests: the main job runs with nothing installed. M
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext, Delivery, Destination, Listener, MQConnector, Subscription
 from app.connectors.memory_queue import MESSAGE_BYTES, MemoryQueue, QueueConsumer, Room, Stored
-from app.domain.errors import Draining, NotSupportedByBroker, Overloaded
+from app.connectors.replies import Replies, in_time
+from app.domain.errors import ConnectionLost, Draining, NoReply, NotSupportedByBroker, Overloaded
 from app.domain.link import LinkState, LinkStatus
 from app.domain.message import Message, Publication
 from app.domain.uri import MqUri
@@ -60,6 +63,8 @@ class MemoryMQConnector(MQConnector):
         self._room = Room()
         self._queues: dict[MqUri, MemoryQueue] = {}
         self._topics: dict[MqUri, list[Listener]] = {}
+        self._replies = Replies(service, context.in_flight, context.on_event)
+        self._reply_path = f"/temp-queue/{secrets.token_hex(8)}"
         self._state, self._since = LinkState.CONNECTING, time.time()
 
     def _enter(self, state: LinkState) -> None:
@@ -72,6 +77,7 @@ class MemoryMQConnector(MQConnector):
 
     async def close(self, timeout: float) -> None:
         self._enter(LinkState.CLOSED)
+        self._replies.fail(self, lambda: ConnectionLost("the connector was closed before a reply came"))
 
     def reconfigure(self, settings: ServiceSettings) -> bool:
         if settings.mq_type != self.settings.mq_type:
@@ -106,22 +112,55 @@ class MemoryMQConnector(MQConnector):
     ) -> None:
         self._publish(destination, publications)
 
-    def _publish(self, destination: Destination, publications: Sequence[Publication]) -> None:
-        """All of them in one turn of the loop, or none."""
+    def _refuse_new_work(self) -> None:
         if self._state is not LinkState.UP:
             raise Draining(f"{self.service} takes no new work", retry_after=1)
+
+    def _publish(self, destination: Destination, publications: Sequence[Publication]) -> None:
+        """All of them in one turn of the loop, or none."""
+        self._refuse_new_work()
         for publication in publications:
             self.check(destination, publication)
-        uri = destination.uri
-        if uri.is_queue:
-            self._store(uri, [_stored(uri, publication) for publication in publications])
+        received = [(_as_received(destination.uri, each), each.ttl_ms) for each in publications]
+        if destination.settings.destination == self._reply_path:
+            for message, _ in received:
+                self._answer(message)
         else:
-            for publication in publications:
-                self._spread(uri, _as_received(uri, publication))
+            self._deliver(destination.uri, received)
 
-    def _spread(self, topic: MqUri, message: Message) -> None:
-        for number, listener in enumerate(list(self._topics.get(topic, ())), 1):
+    def _deliver(self, uri: MqUri, received: Sequence[tuple[Message, int | None]]) -> None:
+        """Messages to one destination, each with its time to live in milliseconds."""
+        if uri.is_queue:
+            self._store(uri, [_stored(message, ttl_ms) for message, ttl_ms in received])
+        else:
+            for message, _ in received:
+                self._spread(message)
+
+    def _spread(self, message: Message) -> None:
+        for number, listener in enumerate(list(self._topics.get(message.mq_uri, ())), 1):
             listener.on_message(Delivery(message, str(number), 1))
+
+    def _answer(self, message: Message) -> None:
+        """What is published to the queue for replies, as the header `reply-to` of a request names it."""
+        awaited = self._replies.take(message.headers.get("correlation-id", ""))
+        if awaited is not None:
+            awaited.reply.set_result(replace(message, mq_uri=awaited.uri))
+
+    async def request(self, destination: Destination, publication: Publication, *, timeout: float) -> Message:
+        self._refuse_new_work()
+        self.check(destination, publication)
+        with self._replies.expect(destination.uri) as awaited:
+            awaited.owner = self
+            request = _as_received(destination.uri, awaited.asked(publication))
+            headers = {**request.headers, "reply-to": self._reply_path}
+            self._deliver(destination.uri, [(replace(request, headers=headers), publication.ttl_ms)])
+            try:
+                reply = await in_time(awaited.reply, timeout)
+            finally:
+                del awaited
+        if reply is None:
+            raise NoReply(f"no reply came within {timeout:g} s")
+        return reply
 
     def _store(self, queue: MqUri, stored: Sequence[Stored]) -> None:
         if not self._room.has_place(*stored):
@@ -162,14 +201,9 @@ class MemoryMQConnector(MQConnector):
             self._topics[uri] = left
 
 
-def _size(message: Message) -> int:
-    return MESSAGE_BYTES + len(message.body) + sum(len(name) + len(text) for name, text in message.headers.items())
-
-
-def _stored(uri: MqUri, publication: Publication) -> Stored:
-    message = _as_received(uri, publication)
-    expires_at = None if publication.ttl_ms is None else time.time() + publication.ttl_ms / 1000
-    return Stored(message, _size(message), expires_at)
+def _stored(message: Message, ttl_ms: int | None) -> Stored:
+    expires_at = None if ttl_ms is None else time.time() + ttl_ms / 1000
+    return Stored(message, MESSAGE_BYTES + message.size, expires_at)
 
 
 def _as_received(uri: MqUri, publication: Publication) -> Message:

@@ -4,12 +4,14 @@
     +- BadRequest             the caller's mistake: nothing was sent, the same request fails again
     |  +- InvalidName, InvalidHeader, InvalidParameter, InvalidJson, MalformedRequest
     |  +- Unauthenticated, Forbidden, UnknownService, UnknownDestination, NotFound, MethodNotAllowed, NotAcceptable
-    |  +- BodyTooLarge, UnsupportedEncoding, SchemaViolation, NotSupportedByBroker, HeadersTooLarge
+    |  +- BodyTooLarge, UnsupportedEncoding, SchemaViolation, IdempotencyMismatch, NotSupportedByBroker,
+    |     HeadersTooLarge
     +- Unavailable            nothing was sent, try again later
-    |  +- BrokerUnavailable, Overloaded, DestinationQuarantined, Draining, TooManyStreams, RateLimited
+    |  +- BrokerUnavailable, Overloaded, DestinationQuarantined, Draining, TooManyStreams, RateLimited,
+    |     IdempotencyInProgress
     +- BrokerRejected         the broker refused this very request
     +- OutcomeUnknown         sent, no answer: it may have been delivered
-    |  +- ConfirmTimeout, ConnectionLost
+    |  +- ConfirmTimeout, ConnectionLost, NoReply
     +- Internal
 
 HTTP status numbers live in app/api/problems.py and nowhere else.
@@ -48,9 +50,11 @@ class Code(StrEnum):
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
+    IDEMPOTENCY_IN_PROGRESS = "idempotency_in_progress"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_ENCODING = "unsupported_encoding"
     SCHEMA_VIOLATION = "schema_violation"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     NOT_SUPPORTED_BY_BROKER = "not_supported_by_broker"
     RATE_LIMITED = "rate_limited"
     TOO_MANY_STREAMS = "too_many_streams"
@@ -63,6 +67,7 @@ class Code(StrEnum):
     DRAINING = "draining"
     CONFIRM_TIMEOUT = "confirm_timeout"
     CONNECTION_LOST = "connection_lost"
+    NO_REPLY = "no_reply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +190,12 @@ class SchemaViolation(BadRequest):
     code = Code.SCHEMA_VIOLATION
 
 
+class IdempotencyMismatch(BadRequest):
+    """The Idempotency-Key stands for another message."""
+
+    code = Code.IDEMPOTENCY_MISMATCH
+
+
 class NotSupportedByBroker(BadRequest):
     """Valid, but this broker cannot do it."""
 
@@ -238,6 +249,12 @@ class RateLimited(Unavailable):
     code = Code.RATE_LIMITED
 
 
+class IdempotencyInProgress(Unavailable):
+    """The message with this Idempotency-Key is on its way, and what becomes of it is not known yet."""
+
+    code = Code.IDEMPOTENCY_IN_PROGRESS
+
+
 class BrokerRejected(GatewayError):
     """The broker refused this request, and the refusal can be attributed to it."""
 
@@ -258,9 +275,15 @@ class ConfirmTimeout(OutcomeUnknown):
 
 
 class ConnectionLost(OutcomeUnknown):
-    """The connection was lost before the RECEIPT came."""
+    """The connection was lost before the RECEIPT, or the reply, came."""
 
     code = Code.CONNECTION_LOST
+
+
+class NoReply(OutcomeUnknown):
+    """The broker took the request, and no reply came: whether anybody did what it asks for is not known."""
+
+    code = Code.NO_REPLY
 
 
 class Internal(GatewayError):

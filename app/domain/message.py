@@ -31,6 +31,11 @@ class Publication:
     group: str | None = None
     reply_to: MqUri | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes it holds: body and headers."""
+        return _size(self.body, self.headers)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
@@ -57,6 +62,15 @@ class Message:
     headers: Mapping[str, str]
     redelivered: bool
     received_at: float
+
+    @property
+    def size(self) -> int:
+        """Bytes it holds: body and headers."""
+        return _size(self.body, self.headers)
+
+
+def _size(body: bytes, headers: Mapping[str, str]) -> int:
+    return len(body) + sum(len(name) + len(value) for name, value in headers.items())
 
 
 def rfc3339(timestamp: float) -> str:

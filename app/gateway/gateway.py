@@ -13,6 +13,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +31,12 @@ from app.domain.uri import DestinationType, MqUri
 from app.gateway.budget import Budget
 from app.gateway.closing import CUT_OFF_SECONDS, Farewells, close_together
 from app.gateway.counters import Counters, declared
+from app.gateway.idempotency import Once
 from app.gateway.leases import Lease
 from app.gateway.messengers import Consumer, Producer
 from app.gateway.outbox import Outbox
 from app.gateway.registry import Change, Registry
+from app.gateway.requests import Requests
 from app.gateway.stream import Reader, StreamRequest
 from app.gateway.streams import Streams
 from app.gateway.takings import Takings
@@ -67,6 +70,8 @@ class Gateway:
         self._registry = Registry(settings, self.metrics, self._on_state)
         self.budget = Budget(settings.limits.memory, self._buffered, self._give_way)
         self.outbox = Outbox(settings.limits.memory // OUTBOX_PART, self._on_grew)
+        self._requests = Requests(self.budget, self._counters, self._on_grew)
+        self.once = Once(self.publish, settings.limits, self._on_grew)
         self.metrics.unsent_bytes.set_function(lambda: self.outbox.buffered)
         #: Weak: a consumer nobody holds any more has ended by itself.
         self._consumers: WeakSet[Consumer] = WeakSet()
@@ -138,7 +143,8 @@ class Gateway:
     def _buffered(self) -> int:
         """Bytes held beside what is reserved for publishes under way."""
         connectors = sum(connector.buffered for _, connector in self._registry)
-        return self._parked() + self.outbox.buffered + connectors + sum(c.buffered for c in self._consumers)
+        clients = self.outbox.buffered + self._requests.buffered + self.once.buffered
+        return self._parked() + clients + connectors + sum(consumer.buffered for consumer in self._consumers)
 
     def _parked(self, service: str | None = None) -> int:
         return self._streams.buffered(service) + self.takings.buffered(service)
@@ -209,7 +215,7 @@ class Gateway:
         self._refuse_new_work()
         self.check(destination, publication)
         connector = self._registry.connector(destination.uri.service)
-        with self.budget.reserve(destination.uri.service, _size(publication)):
+        with self.budget.reserve(destination.uri.service, publication.size):
             await connector.publish(destination, publication, timeout=timeout, confirm=confirm)
         self._counters.used(destination.uri).published += 1
         return Published(
@@ -230,9 +236,17 @@ class Gateway:
         """All of these, each of which passed `check_wholly`, in one transaction; raises as `publish`, for them all."""
         self._refuse_new_work()
         connector = self._registry.connector(destination.uri.service)
-        with self.budget.reserve(destination.uri.service, sum(map(_size, publications))):
+        with self.budget.reserve(destination.uri.service, sum(each.size for each in publications)):
             await connector.publish_together(destination, publications, timeout=timeout, confirm=confirm)
         self._counters.used(destination.uri).published += len(publications)
+
+    def request(
+        self, destination: Destination, publication: Publication, *, timeout: float
+    ) -> AbstractAsyncContextManager[Message]:
+        """Publish, and enter with the reply, within `timeout` seconds; raises as `publish` does, and NoReply."""
+        self._refuse_new_work()
+        self.check(destination, publication)
+        return self._requests.ask(self._registry.connector(destination.uri.service), destination, publication, timeout)
 
     # Consuming.
 
@@ -315,7 +329,3 @@ class Gateway:
         self.draining = True
         self._streams.end_all("drain")
         self.takings.stop()
-
-
-def _size(publication: Publication) -> int:
-    return len(publication.body) + sum(len(name) + len(value) for name, value in publication.headers.items())

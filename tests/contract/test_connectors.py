@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from typing import Any
 
 import pytest
 
+from app.config.settings import QueueSettings
 from app.connectors.base import Delivery, Destination
-from app.domain.errors import Draining, NotSupportedByBroker
+from app.domain.errors import ConnectionLost, Draining, NoReply, NotSupportedByBroker
 from app.domain.link import LinkState
 from app.domain.message import Publication
-from app.domain.uri import MqUri
+from app.domain.uri import DestinationType, MqUri
 from app.wire.ids import new_message_id
 from tests.contract.conftest import WAIT, Recorder, Site
 
@@ -343,3 +345,76 @@ async def test_a_closed_connector_takes_no_work(site: Site) -> None:
     with pytest.raises(Draining):
         await publish(site, site.queue(), b"x")
     await site.connector.close(WAIT)
+
+
+async def _respond(site: Site, request: Delivery, body: bytes, **fields: Any) -> None:
+    """As a responder that speaks to the broker itself: to the path in reply-to, under the same correlation id."""
+    uri = MqUri(site.connector.service, DestinationType.QUEUES, "reply")
+    reply_to = Destination(uri, QueueSettings(destination=request.message.headers["reply-to"]))
+    reply = publication(body, correlation_id=request.message.headers["correlation-id"], **fields)
+    await site.connector.publish(reply_to, reply, timeout=WAIT)
+
+
+@pytest.mark.parametrize("kind", ["queue", "topic"])
+async def test_a_request_gets_its_reply(site: Site, kind: str) -> None:
+    destination = site.queue() if kind == "queue" else site.topic()
+    recorder, subscription = await consume(site, destination)
+    asked = publication(b"question", correlation_id="mine", headers={"JobID": "1"})
+    task = asyncio.ensure_future(site.connector.request(destination, asked, timeout=WAIT))
+    request = await recorder.next()
+    assert request.message.body == b"question"
+    assert request.message.message_id == asked.message_id
+    assert request.message.headers["JobID"] == "1"
+    assert request.message.headers["mq-correlation-id"] == "mine"
+    assert request.message.headers["correlation-id"] != "mine"
+    await _respond(site, request, b"\0answer\r\n\xff", content_type="image/png", headers={"who": "me"})
+    reply = await asyncio.wait_for(task, WAIT)
+    assert (reply.body, reply.content_type) == (b"\0answer\r\n\xff", "image/png")
+    assert reply.headers["who"] == "me"
+    assert reply.headers["correlation-id"] == request.message.headers["correlation-id"]
+    assert reply.mq_uri == destination.uri
+    await subscription.close(WAIT)
+
+
+async def test_many_requests_each_get_their_own_reply(site: Site) -> None:
+    queue = site.queue()
+    recorder, subscription = await consume(site, queue, prefetch=500)
+    asked = [publication(b"%d" % number, correlation_id="same") for number in range(200)]
+    tasks = [asyncio.ensure_future(site.connector.request(queue, one, timeout=WAIT)) for one in asked]
+    requests = [await recorder.next() for _ in asked]
+    random.Random(1).shuffle(requests)
+    for request in requests:
+        await _respond(site, request, b"to " + request.message.body)
+        assert subscription.ack(request)
+    replies = await asyncio.wait_for(asyncio.gather(*tasks), WAIT)
+    assert [reply.body for reply in replies] == [b"to %d" % number for number in range(200)]
+    await subscription.close(WAIT)
+
+
+async def test_a_request_without_a_reply_ends_in_time_and_a_late_reply_is_counted(site: Site) -> None:
+    queue = site.queue()
+    with pytest.raises(NoReply):
+        await site.connector.request(queue, publication(b"?"), timeout=1)
+    recorder, subscription = await consume(site, queue)
+    request = await recorder.next()
+    await _respond(site, request, b"late")
+    assert subscription.ack(request)
+    task = asyncio.ensure_future(site.connector.request(queue, publication(b"?"), timeout=WAIT))
+    request = await recorder.next()
+    await _respond(site, request, b"in time")  # behind the late one
+    assert (await asyncio.wait_for(task, WAIT)).body == b"in time"
+    assert site.events.count("late_reply") == 1
+    assert subscription.ack(request)
+    await subscription.close(WAIT)
+
+
+async def test_a_request_ends_with_the_connector(site: Site) -> None:
+    queue = site.queue()
+    recorder, _ = await consume(site, queue)
+    task = asyncio.ensure_future(site.connector.request(queue, publication(b"?"), timeout=60))
+    await recorder.next()
+    await site.connector.close(WAIT)
+    with pytest.raises(ConnectionLost):
+        await asyncio.wait_for(task, WAIT)
+    with pytest.raises(Draining):
+        await site.connector.request(queue, publication(b"?"), timeout=1)

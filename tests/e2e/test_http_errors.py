@@ -80,7 +80,7 @@ CASES: list[tuple[str, str, dict[str, Any], int, Code]] = [
     ("POST", JOBS, {"headers": {"content-encoding": "gzip"}}, 415, Code.UNSUPPORTED_ENCODING),
     ("POST", JOBS, {"headers": {"mq-delay-ms": "5"}}, 422, Code.NOT_SUPPORTED_BY_BROKER),
     ("POST", JOBS, {"headers": {"mq-group": "g"}}, 422, Code.NOT_SUPPORTED_BY_BROKER),
-    ("POST", JOBS, {"headers": {"idempotency-key": "k"}}, 422, Code.NOT_SUPPORTED_BY_BROKER),
+    ("POST", JOBS, {"headers": {"idempotency-key": "k k"}}, 400, Code.INVALID_HEADER),
     (
         "POST",
         JOBS,

@@ -8,9 +8,11 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.http_gateway import PATIENCE, Served, serving, until
+from tests.faults.peer import Script, ScriptedPeer
 
 JOBS = "/mq/demo/Queues/jobs"
 
@@ -178,3 +180,43 @@ async def test_json_is_checked_to_the_last_byte(served: Served) -> None:
         assert (await served.client.post(JOBS, content=body, headers=headers)).status_code == 200, body
     lax = await served.client.post("/mq/demo/Queues/lax", content=b"{", headers=headers)
     assert lax.status_code == 200
+
+
+async def test_a_key_makes_a_repeat_safe(served: Served) -> None:
+    headers = {"idempotency-key": "order-1!~", "content-type": "application/json"}
+    answers = [await served.client.post(JOBS, content=b"{}", headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert answers[0].json() == answers[1].json() == answers[2].json()
+    assert (await _envelope(served, JOBS))["message_id"] == "order-1!~" == answers[0].json()["message_id"]
+    assert (await served.client.get(JOBS)).json()["published"] == 1
+    other = await served.client.post(JOBS, content=b"[]", headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    assert other.json()["outcome"] == "not_sent"
+
+
+async def test_a_key_at_a_broker_that_does_not_confirm() -> None:
+    script = Script(receipts=False)
+    async with ScriptedPeer.listen(script) as peer:
+        services = {"mq": {"mq_type": "Stomp", "hosts": [peer.address], "queues": {"jobs": {}}}}
+        async with serving(services) as served:
+            path, headers = "/mq/mq/Queues/jobs", {"idempotency-key": "order-1"}
+
+            def post(seconds: float = 5, body: bytes = b"x") -> asyncio.Task[httpx.Response]:
+                request = served.client.post(f"{path}?timeout={seconds}", content=body, headers=headers)
+                return asyncio.ensure_future(request)
+
+            unknown = await post(0.3)
+            assert (unknown.status_code, unknown.json()["code"]) == (504, "confirm_timeout")
+            first = await peer.frame("SEND")
+            under_way = post()
+            connection, second = await peer.frame_from("SEND")
+            assert first["mq-message-id"] == second["mq-message-id"] == "order-1"
+            refused = await post()
+            assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_in_progress")
+            assert refused.headers["retry-after"] == "1"
+            assert refused.json()["retriable"]
+            assert (await post(body=b"y")).json()["code"] == "idempotency_mismatch"
+            await connection.release(second["receipt"])
+            assert (await under_way).json()["message_id"] == "order-1"
+            assert (await post()).json() == (await under_way).json()
+            assert peer.count("SEND") == 2

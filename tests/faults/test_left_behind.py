@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.config.settings import Settings
-from app.domain.errors import ConnectionLost
+from app.domain.errors import ConfirmTimeout, ConnectionLost, NoReply
 from app.domain.message import Message, Publication
 from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
@@ -111,24 +111,61 @@ async def test_a_stream_that_ended_leaves_no_message_behind(end: str) -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
-async def test_publishes_that_failed_with_their_connection_leave_no_body_behind() -> None:
+@pytest.mark.parametrize("end", ["lost", "timeout"])
+async def test_publishes_that_failed_leave_no_body_behind(end: str) -> None:
     async with ScriptedPeer.listen(Script(connected=RABBIT, receipts=False)) as peer, gateway_at(peer) as gateway:
         made = Made(Publication)
 
         async def put() -> None:
             publication = Publication(body=bytes(LARGE), message_id="id-1")
-            await gateway.publish(gateway.resolve(JOBS), publication, timeout=WAIT)
+            seconds = 0.5 if end == "timeout" else WAIT
+            await gateway.publish(gateway.resolve(JOBS), publication, timeout=seconds)
 
         puts = [asyncio.ensure_future(put()) for _ in range(10)]
         await peer.frames("SEND", 10)
-        (await peer.connection()).reset()
+        if end == "lost":
+            (await peer.connection()).reset()
         while puts:
-            with contextlib.suppress(ConnectionLost):
+            with contextlib.suppress(ConnectionLost, ConfirmTimeout):
                 await puts.pop()
                 pytest.fail("it cannot have been confirmed")
         await until(lambda: made.alive == 0, "all bodies are freed")
         peer.script.receipts = True  # of DISCONNECT
         assert gateway.budget.reserved == 0
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("receipts", [True, False])
+@pytest.mark.parametrize("end", ["reply", "lost", "timeout"])
+async def test_requests_that_ended_leave_nothing_behind(end: str, receipts: bool) -> None:
+    async with (
+        ScriptedPeer.listen(Script(connected=RABBIT, receipts=receipts)) as peer,
+        gateway_at(peer) as gateway,
+    ):
+        publications, messages = Made(Publication), Made(Message)
+
+        async def request() -> None:
+            publication = Publication(body=bytes(LARGE), message_id="id-1", correlation_id="mine")
+            seconds = 0.5 if end == "timeout" else WAIT
+            async with gateway.request(gateway.resolve(JOBS), publication, timeout=seconds) as reply:
+                assert len(reply.body) == LARGE
+
+        requests = [asyncio.ensure_future(request()) for _ in range(10)]
+        for _ in range(10):
+            connection, sent = await peer.frame_from("SEND")
+            if end == "reply":
+                await connection.message(sent["reply-to"], bytes(LARGE), correlation_id=sent["correlation-id"])
+        if end == "lost":
+            (await peer.connection()).reset()
+        while requests:
+            with contextlib.suppress(ConnectionLost, NoReply, ConfirmTimeout):
+                await requests.pop()
+                assert end == "reply"
+        await until(lambda: publications.alive == 0, "all requests are freed")
+        await until(lambda: messages.alive == 0, "all replies are freed")
+        peer.script.receipts = True  # of DISCONNECT
+        assert gateway.budget.reserved == 0
+        assert gateway._requests.buffered == 0
 
 
 async def test_parked_messages_end_the_fullest_streams_instead_of_taking_the_memory_of_all() -> None:

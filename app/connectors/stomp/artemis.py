@@ -6,7 +6,7 @@ Facts: its documentation ("STOMP") and its source (StompUtils, VersionedStompFra
 from __future__ import annotations
 
 from app.connectors.base import Destination
-from app.connectors.stomp.dialect import ActiveMQ, Headers
+from app.connectors.stomp.dialect import ActiveMQ, Headers, ReplyQueues
 
 #: Bytes for which a message counts in the window, which has bytes where others have a number of messages: the
 #: broker's own window. One message at least is on its way, whatever its size.
@@ -17,6 +17,7 @@ class Artemis(ActiveMQ):
     """NACK discards there, as ACK does: what is to come again needs the end of its subscription."""
 
     name = "Artemis"
+    reply_queues = ReplyQueues.NONE
 
     def address_headers(self, destination: Destination) -> Headers:
         routing = self._routing(destination)

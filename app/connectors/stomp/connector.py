@@ -10,15 +10,17 @@ from typing import Any
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext, Destination, Listener, MQConnector, Subscription
+from app.connectors.replies import Replies
 from app.connectors.stomp.consumers import Consumers
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link, Residents
 from app.connectors.stomp.publisher import Publisher
 from app.connectors.stomp.quarantine import Quarantine
+from app.connectors.stomp.requester import Requester
 from app.connectors.stomp.session import Session
 from app.domain.errors import InvalidName
 from app.domain.link import LinkState, LinkStatus, combined
-from app.domain.message import Publication
+from app.domain.message import Message, Publication
 from app.domain.uri import DestinationType, MqUri
 
 #: Seconds for what is still to be done when the connection has been ended.
@@ -43,6 +45,8 @@ class StompMQConnector(MQConnector):
         names = (f"{service} (publishing)", f"{service} (consuming)") if split else (service,)
         self._links = tuple(self._link(name) for name in names)
         self._publisher = Publisher(service, settings, self._links[0], self._quarantine, window=context.in_flight)
+        replies = Replies(service, context.in_flight, context.on_event)
+        self._requester = Requester(service, self._publisher, replies)
         self._consumers = Consumers(service, settings, self._links[-1], self._quarantine)
         self._running: list[asyncio.Task[None]] = []
 
@@ -86,6 +90,9 @@ class StompMQConnector(MQConnector):
         self, destination: Destination, publications: Sequence[Publication], *, timeout: float, confirm: bool = True
     ) -> None:
         await self._publisher.publish_together(destination, publications, timeout, confirm)
+
+    async def request(self, destination: Destination, publication: Publication, *, timeout: float) -> Message:
+        return await self._requester.request(destination, publication, timeout)
 
     async def subscribe(
         self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
@@ -142,6 +149,7 @@ class StompMQConnector(MQConnector):
             self.context.on_state(previous, self._state)
 
     def retry(self) -> None:
+        self._requester.forgive()
         for link in self._links:
             link.retry()
 
@@ -150,6 +158,7 @@ class StompMQConnector(MQConnector):
             return False
         same = settings.model_dump(exclude=_DECLARATIONS) == self.settings.model_dump(exclude=_DECLARATIONS)
         self.settings = self._publisher.settings = self._consumers.settings = settings
+        self._requester.forgive()
         if not same:
             self._apply()
         for link in self._links:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import ClassVar
 
 from app.connectors.base import Destination
@@ -32,6 +33,16 @@ def line_bytes(name: str, value: str) -> int:
     return len(name) + 2 + len(value.encode()) + value.count(":") + value.count("\\")
 
 
+class ReplyQueues(Enum):
+    """How a connection gets a queue of its own, `/temp-queue/<name>` in a reply-to, which ends with it."""
+
+    NONE = auto()
+    #: Naming it in a SEND makes it, and subscribes to it under its own path as the id.
+    IMPLIED = auto()
+    #: It is there from a SUBSCRIBE on.
+    SUBSCRIBED = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """The common denominator, used until a broker is recognised and for brokers that are not."""
@@ -54,6 +65,7 @@ class Dialect:
     consumer_timeout: ClassVar[float | None] = None
     #: Whether a SEND in a transaction is answered at once; otherwise the RECEIPT comes after COMMIT.
     answers_before_commit: ClassVar[bool] = False
+    reply_queues: ClassVar[ReplyQueues] = ReplyQueues.NONE
     #: Heart-beat intervals without a byte after which the broker is given up.
     silent_intervals: ClassVar[float] = 2.0
 
@@ -167,6 +179,7 @@ class RabbitMQ(Dialect):
     nack_requeues = True
     keeps_unacked = True
     declares_once = True  # observed: a SEND to a queue deleted meanwhile gets a RECEIPT, and is lost
+    reply_queues = ReplyQueues.IMPLIED
     consumer_timeout = 1800.0  # rabbitmq.com/docs/consumers, since 3.8.17
     #: Headers of SEND that travel as short strings: a longer one cannot be delivered over AMQP 0-9-1.
     properties: ClassVar[frozenset[str]] = frozenset(
@@ -231,6 +244,7 @@ class ActiveMQ(Dialect):
 
     name = "ActiveMQ"
     prefetch_header = "activemq.prefetchSize"
+    reply_queues = ReplyQueues.SUBSCRIBED
     #: It looks once in an interval and is content with a frame it sent since: silent for two, observed on 5.17.
     silent_intervals = 2.5
     answers_before_commit = True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination
@@ -22,8 +24,30 @@ from app.domain.errors import (
     InvalidHeader,
     Overloaded,
 )
-from app.domain.message import Publication
+from app.domain.message import Message, Publication
 from app.domain.uri import MqUri
+
+
+class Patience:
+    """How long one publish may take: `timeout` seconds from now on."""
+
+    __slots__ = ("deadline", "timeout")
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.deadline = asyncio.get_running_loop().time() + timeout
+
+    @property
+    def left(self) -> float:
+        return self.deadline - asyncio.get_running_loop().time()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTo:
+    """Where the reply goes, a STOMP destination of this connection, and the reply: it says what a RECEIPT says."""
+
+    path: str
+    reply: asyncio.Future[Message]
 
 
 class Publisher:
@@ -49,10 +73,13 @@ class Publisher:
         """Returns when nothing is on its way; the caller sets the deadline."""
         await self._idle.wait()
 
-    def frame(self, dialect: Dialect, destination: Destination, publication: Publication) -> tuple[str, dict[str, str]]:
+    def frame(
+        self, dialect: Dialect, destination: Destination, publication: Publication, reply_to: ReplyTo | None = None
+    ) -> tuple[str, dict[str, str]]:
         """STOMP destination and headers of a SEND that this broker takes; raises BadRequest and its kin."""
         path = dialect.path(destination)
-        headers = dialect.send_headers(publication, self._reply_path(dialect, publication.reply_to))
+        reply_path = self._reply_path(dialect, publication.reply_to) if reply_to is None else reply_to.path
+        headers = dialect.send_headers(publication, reply_path)
         headers.update(dialect.address_headers(destination))
         dialect.check_frame(path, {**headers, **dialect.declare_headers(destination)}, publication)
         return path, headers
@@ -68,42 +95,70 @@ class Publisher:
 
     async def publish(self, destination: Destination, publication: Publication, timeout: float, confirm: bool) -> None:
         """As MQConnector.publish."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+        patience = Patience(timeout)
         with self._place():
-            session = self._link.current or await self._link.session(timeout)
-            path, headers = self.frame(session.dialect, destination, publication)
-            if path in session.stale:
-                session = await self._link.renewed(deadline - loop.time())
-            self._quarantine.refuse(path)
-            await self._room(session, deadline)
-            if destination.settings.arguments and path not in session.declared:
-                session.declared.add(path)
-                headers.update(session.dialect.declare_headers(destination))
-            pending = session.send(path, publication.body, publication.content_type, headers, confirm=confirm)
-            try:
-                await self._sent(session, pending, deadline, timeout)
-            finally:
-                # An error's traceback holds this frame, and the frame the error: the body would stay with them.
-                del pending
+            session = await self.session(destination, patience)
+            await self._send(session, destination, publication, patience, confirm=confirm)
+
+    async def session(self, destination: Destination, patience: Patience) -> Session:
+        """The connection for a publish to this destination; raises BrokerUnavailable, Draining, InvalidName."""
+        session = self._link.current or await self._link.session(patience.left)
+        if session.stale and session.dialect.path(destination) in session.stale:
+            session = await self._link.renewed(patience.left)
+        return session
+
+    async def ask(
+        self,
+        session: Session,
+        destination: Destination,
+        publication: Publication,
+        patience: Patience,
+        reply_to: ReplyTo,
+    ) -> None:
+        """As `publish`, on this connection; returns at the RECEIPT or at the reply, whichever is first."""
+        with self._place():
+            await self._send(session, destination, publication, patience, reply_to=reply_to)
+
+    async def _send(
+        self,
+        session: Session,
+        destination: Destination,
+        publication: Publication,
+        patience: Patience,
+        *,
+        confirm: bool = True,
+        reply_to: ReplyTo | None = None,
+    ) -> None:
+        path, headers = self.frame(session.dialect, destination, publication, reply_to)
+        self._quarantine.refuse(path)
+        await self._room(session, patience)
+        if destination.settings.arguments and path not in session.declared:
+            session.declared.add(path)
+            headers.update(session.dialect.declare_headers(destination))
+        pending = session.send(path, publication.body, publication.content_type, headers, confirm=confirm)
+        try:
+            if reply_to is not None and pending is not None:
+                reply_to.reply.add_done_callback(partial(_proven, pending.future))
+            await self._sent(session, pending, patience)
+        finally:
+            # An error's traceback holds this frame, and the frame the error: the body would stay with them.
+            del pending
 
     async def publish_together(
         self, destination: Destination, publications: Sequence[Publication], timeout: float, confirm: bool
     ) -> None:
         """As MQConnector.publish_together."""
-        deadline = asyncio.get_running_loop().time() + timeout
+        patience = Patience(timeout)
         with self._place(len(publications)):
-            async with self._transaction(deadline):
-                session = self._link.current or await self._link.session(timeout)
+            async with self._transaction(patience):
+                session = await self.session(destination, patience)
                 path, sends = self._sends(session.dialect, destination, publications)
-                if path in session.stale:
-                    session = await self._link.renewed(deadline - asyncio.get_running_loop().time())
                 self._quarantine.refuse(path)
                 if destination.settings.arguments and path not in session.declared:
                     session.declared.add(path)
                     sends[0].headers.update(session.dialect.declare_headers(destination))
                 transaction = Transaction(session, publications[0].message_id, path, confirm=confirm)
-                await transaction.run(sends, lambda session: self._room(session, deadline), deadline)
+                await transaction.run(sends, lambda session: self._room(session, patience), patience.deadline)
 
     def _sends(
         self, dialect: Dialect, destination: Destination, publications: Sequence[Publication]
@@ -116,10 +171,10 @@ class Publisher:
         return frames[0][0], sends
 
     @contextlib.asynccontextmanager
-    async def _transaction(self, deadline: float) -> AsyncIterator[None]:
+    async def _transaction(self, patience: Patience) -> AsyncIterator[None]:
         """A place among the open transactions; raises Overloaded."""
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(patience.deadline):
                 await self._transactions.acquire()
         except TimeoutError:
             raise Overloaded(f"{MAX_OPEN} transactions to {self._service} are open", retry_after=1) from None
@@ -142,7 +197,7 @@ class Publisher:
             if not self.in_flight:
                 self._idle.set()
 
-    async def _room(self, session: Session, deadline: float) -> None:
+    async def _room(self, session: Session, patience: Patience) -> None:
         """Wait until a broker that does not read takes what it was sent; what comes later is not sent at all.
 
         Whoever came first goes first, also before one who comes when there is room again: a producer wants his order.
@@ -151,7 +206,7 @@ class Publisher:
             return
         self._waiting += 1
         try:
-            async with asyncio.timeout_at(deadline), self._turn:
+            async with asyncio.timeout_at(patience.deadline), self._turn:
                 while not session.transport.is_writable:
                     await session.transport.writable()
         except TimeoutError:
@@ -161,17 +216,25 @@ class Publisher:
         if not session.takes_work:
             raise BrokerUnavailable(f"the link to {self._service} was lost", retry_after=1)
 
-    async def _sent(self, session: Session, pending: Pending | None, deadline: float, timeout: float) -> None:
+    async def _sent(self, session: Session, pending: Pending | None, patience: Patience) -> None:
         """Wait for the RECEIPT, or where none was asked for until the kernel took the frame."""
         asked = pending is not None
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(patience.deadline):
                 await (session.transport.writable() if pending is None else pending.future)
-        except TimeoutError:
-            raise ConfirmTimeout(f"no confirmation within {timeout:g} s: it may have been delivered") from None
+        except TimeoutError as late:
+            late.__traceback__ = None  # it would hold what is behind it until cycles are collected
+            waited = f"no confirmation within {patience.timeout:g} s"
+            raise ConfirmTimeout(f"{waited}: it may have been delivered") from None
         finally:
             if pending is not None:
                 session.forget(pending)
             pending = None  # as in `publish`
         if not asked and not session.is_open:
             raise ConnectionLost("the connection was lost while the frame was handed over")
+
+
+def _proven(confirmed: asyncio.Future[None], reply: asyncio.Future[Message]) -> None:
+    """Who got the message answered: nobody has to wait for the broker's word any more."""
+    if not confirmed.done() and not reply.cancelled() and reply.exception() is None:
+        confirmed.set_result(None)

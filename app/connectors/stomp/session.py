@@ -178,6 +178,10 @@ class Session:
         self._protocol.subscribe(route.path, subscription, ack, headers, receipt=pending.receipt)
         return subscription, pending
 
+    def adopt(self, subscription: str, route: Route) -> None:
+        """Where the MESSAGEs of a subscription go that the broker makes without a SUBSCRIBE."""
+        self._routes[subscription] = route
+
     def unsubscribe(self, subscription: str) -> Pending:
         """UNSUBSCRIBE; messages that are already under way still come until its RECEIPT."""
         self._check_open()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,14 +10,12 @@ from stomp import constants as stomp
 from stomp.utils import Frame
 
 from app.connectors.base import Delivery, Destination, Listener, Subscription
-from app.connectors.stomp.frames import body_of
+from app.connectors.stomp.received import message_of
 from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.session import Route, Session
 from app.connectors.stomp.unacked import Unacked
 from app.domain.errors import GatewayError
 from app.domain.link import LinkFailed, LinkFault
-from app.domain.message import Message
-from app.wire.headers import visible
 
 #: Seconds for UNSUBSCRIBE and giving back. Then the connection is ended, which gives everything back.
 END_DEADLINE = 30.0
@@ -104,24 +101,8 @@ class StompSubscription(Subscription):
         if self._acknowledge:
             self._unacked.add(token)
         if not self._closing and self._session is not None:
-            self._listener.on_message(Delivery(self._message(frame, self._session), token, self._session.epoch))
-
-    def _message(self, frame: Frame, session: Session) -> Message:
-        headers = visible(frame.headers)
-        uri = self.destination.uri
-        if "reply-to" in headers:
-            path = headers["reply-to"]
-            known = session.known_uri(uri.service, path)
-            headers["reply-to"] = str(known) if known is not None else headers["reply-to"]
-        return Message(
-            mq_uri=uri,
-            message_id=session.dialect.message_id(frame.headers),
-            body=body_of(frame),
-            content_type=frame.headers.get(stomp.HDR_CONTENT_TYPE),
-            headers=headers,
-            redelivered=frame.headers.get("redelivered") == "true",
-            received_at=time.time(),
-        )
+            message = message_of(frame, self._session, self.destination.uri)
+            self._listener.on_message(Delivery(message, token, self._session.epoch))
 
     def ack(self, delivery: Delivery) -> bool:
         session = self._owner(delivery)

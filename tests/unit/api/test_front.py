@@ -78,6 +78,7 @@ def _get(path: str, *headers: tuple[bytes, bytes], method: str = "GET", host: by
         ("PUT", "/mq/demo/Queues/jobs", 405, "GET, HEAD, POST"),
         ("OPTIONS", "/mq/demo/Queues/jobs", 405, "GET, HEAD, POST"),
         ("POST", "/mq/demo/Queues/jobs/events", 405, "GET, HEAD"),
+        ("GET", "/mq/demo/Queues/jobs/request", 405, "POST"),
         ("BREW", "/mq/demo/Queues/jobs", 405, "GET, HEAD, POST"),
         ("GET", "/mq/", 404, None),
         ("POST", "/mq/demo/Queues/jobs/batch", 400, None),

@@ -23,6 +23,7 @@ PATHS = {
     Kind.NACK: "/mq/{service}/{type}/{name}/nack",
     Kind.RENEW: "/mq/{service}/{type}/{name}/renew",
     Kind.BATCH: "/mq/{service}/{type}/{name}/batch",
+    Kind.REQUEST: "/mq/{service}/{type}/{name}/request",
 }
 
 
@@ -57,6 +58,8 @@ def test_every_parameter_is_described(described: dict[str, Any]) -> None:
     publish = _parameters(described, PATHS[Kind.DESTINATION], "post")
     labels = {("header", label) for _, label, _ in publish_request.PROPERTIES.values()}
     assert labels | {("query", "confirm"), ("query", "timeout")} <= publish
+    request = _parameters(described, PATHS[Kind.REQUEST], "post")
+    assert labels - {("header", "Mq-Reply-To")} | {("query", "timeout")} <= request
     # No parameter can have a name that is only begun.
     assert "Mq-Header-<name>" in described["paths"][PATHS[Kind.DESTINATION]]["post"]["description"]
     many = _parameters(described, PATHS[Kind.BATCH], "post")

@@ -35,6 +35,7 @@ def _uri(name: str, kind: DestinationType = DestinationType.QUEUES) -> MqUri:
         ("/mq/demo/Queues/ack", Route(Kind.DESTINATION, uri=_uri("ack"))),
         ("/mq/demo/Queues/jobs/batch", Route(Kind.BATCH, uri=_uri("jobs"))),
         ("/mq/demo/Queues/batch", Route(Kind.DESTINATION, uri=_uri("batch"))),
+        ("/mq/demo/Queues/jobs/request", Route(Kind.REQUEST, uri=_uri("jobs"))),
         ("/mq/demo/Queues/events", Route(Kind.DESTINATION, uri=_uri("events"))),
         # A slash of the name, in either case of its escape; it never moves a boundary.
         ("/mq/demo/Queues/a%2Fb", Route(Kind.DESTINATION, uri=_uri("a/b"))),

@@ -40,7 +40,7 @@ def test_every_error_renders(kind: type[GatewayError]) -> None:
     assert body["code"] == kind.code
     assert body["retriable"] is kind.retriable
     assert "outcome" not in body
-    assert (b"retry-after" in dict(answer.headers)) is (answer.status in (429, 503))
+    assert (b"retry-after" in dict(answer.headers)) is (answer.status in (409, 429, 503))
 
 
 def test_a_refused_publish_says_what_became_of_it() -> None:

@@ -18,6 +18,7 @@ from app.domain.errors import (
     Code,
     GatewayError,
     HeadersTooLarge,
+    IdempotencyMismatch,
     InvalidHeader,
     Outcome,
 )
@@ -127,7 +128,7 @@ async def test_what_the_client_says_is_what_is_published(context: Context, seen:
         ),
         (Call(headers=[(b"mq-group", b"g")]), "demo::Queues::jobs", Code.NOT_SUPPORTED_BY_BROKER),
         (Call(headers=[(b"mq-delay-ms", b"5")]), "demo::Queues::jobs", Code.NOT_SUPPORTED_BY_BROKER),
-        (Call(headers=[(b"idempotency-key", b"k")]), "demo::Queues::jobs", Code.NOT_SUPPORTED_BY_BROKER),
+        (Call(headers=[(b"idempotency-key", b"k k")]), "demo::Queues::jobs", Code.INVALID_HEADER),
     ],
 )
 async def test_a_refusal_sent_nothing_and_is_counted_once(context: Context, call: Call, uri: str, code: Code) -> None:
@@ -204,3 +205,18 @@ async def test_what_never_got_here_is_counted_once(context: Context) -> None:
 async def test_a_reply_to_another_service_says_why(context: Context) -> None:
     with pytest.raises(InvalidHeader, match="where the message goes"):
         await _publish(context, Call(headers=[(b"mq-reply-to", b"other::Queues::replies")]))
+
+
+async def test_a_repeat_under_a_key_gets_the_same_answer(context: Context) -> None:
+    keyed = ((b"idempotency-key", b"order-1"),)
+    calls = [Call(headers=keyed, query=query, receives=[piece(b"hello")]) for query in (b"confirm=none", b"")]
+    for call in calls:
+        exchange = await _publish(context, call)
+        assert exchange.access.message_id == "order-1"
+    assert [call.status for call in calls] == [202, 202]
+    assert calls[0].json == calls[1].json
+    assert calls[0].json["message_id"] == "order-1"
+    assert context.gateway.destination_view(context.gateway.resolve(JOBS)).published == 1
+    with pytest.raises(IdempotencyMismatch):
+        await _publish(context, Call(headers=keyed, receives=[piece(b"other")]))
+    assert _counted(context) == {"unconfirmed": 2, "not_sent": 1}

@@ -8,7 +8,7 @@ import pytest
 
 from app.api.publish_request import MAX_MILLISECONDS, PROPERTIES, PublishRequest, parse
 from app.api.request_headers import RequestHeaders
-from app.domain.errors import InvalidHeader, InvalidParameter, NotSupportedByBroker
+from app.domain.errors import InvalidHeader, InvalidParameter
 from app.domain.uri import MqUri
 
 
@@ -150,9 +150,10 @@ def test_one_name_in_two_ways_is_refused() -> None:
         _parse(("mq-header-jobid", "1"), ("mq-headers", '{"JobID":"1"}'))
 
 
-def test_a_good_key_is_told_that_it_would_not_help() -> None:
-    with pytest.raises(NotSupportedByBroker, match="Idempotency-Key"):
-        _parse(("idempotency-key", "k-1"))
+def test_a_key_is_visible_ascii() -> None:
+    assert _parse(("idempotency-key", "k-1")).idempotency_key == "k-1"
+    assert _parse(("idempotency-key", "~" * 255)).idempotency_key == "~" * 255
+    assert _parse().idempotency_key is None
 
 
 @pytest.mark.parametrize(
