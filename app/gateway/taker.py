@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from app.connectors.base import Delivery, Destination, MQConnector
-from app.domain.errors import BrokerRejected, GatewayError, Overloaded
+from app.domain.errors import BrokerRejected, GatewayError, Internal, Overloaded
 from app.gateway.lane import Lane
 from app.gateway.leases import Lease, Leases
 from app.gateway.take import Take
@@ -135,19 +135,21 @@ class Taker:
             self._chore(self._open(lane))
 
     async def _open(self, lane: Lane) -> None:
+        failure: GatewayError | None = None
         try:
             await lane.open(self.destination, self.connector, OPEN_SECONDS)
         except GatewayError as error:
-            self.lanes.pop(lane, None)
-            failure: GatewayError | None = error
-        else:
-            failure = None
+            failure = error
+        except Exception:  # a connector's defect must not leave anybody waiting
+            logger.exception("%s: subscribing failed", self.destination.uri)
+            failure = Internal("the connector failed to subscribe; the log says why")
         finally:
             self._opening -= 1
         self._opened(lane, failure)
 
     def _opened(self, lane: Lane, failure: GatewayError | None) -> None:
         if failure is not None:
+            self.lanes.pop(lane, None)
             self._fail(failure)
         elif lane not in self.lanes or self._stopped:  # lost, or stopped, within the same turn of the loop
             self._close(lane)

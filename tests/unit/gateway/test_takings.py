@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.connectors.base import Destination
-from app.domain.errors import BrokerRejected, BrokerUnavailable, Overloaded
+from app.domain.errors import BrokerRejected, BrokerUnavailable, Internal, Overloaded
 from app.domain.uri import MqUri
 from app.gateway import takings as module
 from app.gateway.leases import Lease
@@ -190,6 +190,14 @@ async def test_what_the_broker_says_no_to(bench: Bench) -> None:
     bench.connector.refusals = [BrokerUnavailable("down") for _ in range(8)]
     with pytest.raises(BrokerUnavailable):
         await bench.take(20)
+    assert not bench.takings._takers[bench.jobs.uri].lanes
+
+
+async def test_a_defect_of_a_connector_leaves_nobody_waiting(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.connector.refusals = [ZeroDivisionError("a defect")]
+    with pytest.raises(Internal):
+        await bench.take()
+    assert "a defect" in caplog.text
     assert not bench.takings._takers[bench.jobs.uri].lanes
 
 
