@@ -294,7 +294,6 @@ async def test_buffers_are_a_metric(gateway: Gateway) -> None:
     assert float(held.split()[1]) > 1000
 
 
-@pytest.mark.usefixtures("fake")
 async def test_what_waits_for_a_taker_gives_way_first(gateway: Gateway) -> None:
     jobs = _destination(gateway)
     for body in (b"1", b"parked"):
@@ -324,6 +323,7 @@ async def test_leases_end_with_the_configuration_they_are_from(gateway: Gateway)
     assert b'mq_gateway_leases{service="svc"}' not in gateway.metrics.render()
 
 
+@pytest.mark.usefixtures("fake")
 async def test_a_stream_is_told_of_its_link() -> None:
     async with Gateway(_settings()) as gateway:
         status = _destination(gateway, "svc::Topics::status")
