@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.api import receive_answer
 from app.api.context import Context
 from app.api.exchange import ClientGone
 from app.api.receive import Receiving
@@ -255,6 +256,36 @@ async def test_who_does_not_take_the_answer_is_cut_off(
         await worker.handler(call.exchange(), JOBS)
     assert seam.aborted
     assert worker.leased == 0
+
+
+async def test_who_takes_too_little_of_too_much_is_cut_off(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers wait in the outbox, and beyond its bound the oldest goes."""
+    monkeypatch.setattr(worker.gateway.outbox, "_limit", 100)
+    await worker.put(b"x" * 90, content_type="text/plain")
+    seam, sending = Seam(), asyncio.Event()
+    call = Call(seam=seam.extension())
+    taken = call.send
+
+    async def slow(sent: Any) -> None:
+        await taken(sent)
+        if sent["type"] == "http.response.body":
+            sending.set()
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(call, "send", slow)
+    asking = asyncio.ensure_future(worker.handler(call.exchange(), JOBS))
+    await sending.wait()
+    with worker.gateway.outbox.holding(b"y" * 90, lambda: None), pytest.raises(ClientGone):
+        await asking
+    assert seam.aborted
+    assert worker.leased == 0
+
+
+async def test_a_large_answer_leaves_others_their_turn(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive_answer, "LARGE_PIECE", 10)
+    for _ in range(3):
+        await worker.put()
+    assert len((await worker.receive("max=3")).json["messages"]) == 3
 
 
 @pytest.mark.parametrize(
