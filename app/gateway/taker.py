@@ -20,8 +20,8 @@ logger = logging.getLogger("mq_gateway.leases")
 
 #: Seconds for the broker to take a subscription.
 OPEN_SECONDS = 5.0
-#: Lanes that are opened at first, however much is asked for; then as many again whenever all of them are full.
-FIRST_LANES = 8
+#: Lanes that are opened when one is full, however much is asked for; then as many again whenever all of them are full.
+WAVE = 8
 #: Seconds between two looks for what has waited too long.
 _LOOK_EVERY = 0.05
 
@@ -125,7 +125,9 @@ class Taker:
         """Where somebody waits and no lane does."""
         if self._stopped or self._free or self._opening or self._surplus >= 0:
             return
-        wanted = min(-self._surplus, max(FIRST_LANES, len(self.lanes)), self._terms.room())
+        # The first alone: where the broker refuses it, and ends the connection for it, once is enough.
+        wave = max(WAVE, len(self.lanes)) if self.lanes else 1
+        wanted = min(-self._surplus, wave, self._terms.room())
         if wanted <= 0:
             self._fail(Overloaded("as many messages are leased as this gateway holds", retry_after=1))
         for _ in range(wanted):

@@ -182,11 +182,12 @@ async def test_a_message_that_overtakes_the_receipt_can_be_acked(subject: Connec
 async def test_a_refused_subscription_is_told(subject: Connect) -> None:
     async with opened(subject, RABBIT) as bench:
         bench.peer.script.receipts = False
-        task = bench.taking()
+        task = bench.taking(10)
         connection, frame = await bench.lane()
         await connection.send("ERROR", {"receipt-id": frame["receipt"], "message": "not authorized"})
         with pytest.raises(BrokerRejected, match="not authorized"):
             await asyncio.wait_for(task, WAIT)
+        assert bench.peer.count("SUBSCRIBE") == 1
 
 
 async def test_a_broker_that_is_down_is_told(subject: Connect) -> None:
