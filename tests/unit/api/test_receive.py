@@ -11,10 +11,11 @@ import pytest
 from app.api import receive_answer
 from app.api.context import Context
 from app.api.exchange import ClientGone
-from app.api.receive import Receiving
+from app.api.receive import MAX_BODY, Receiving
 from app.api.receive_answer import MAX_HEADER, delivery_count
 from app.connectors.base import Destination
 from app.domain.errors import (
+    BodyTooLarge,
     BrokerRejected,
     Draining,
     InvalidParameter,
@@ -28,7 +29,7 @@ from app.domain.message import Publication
 from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
 from app.wire.lease import peek
-from tests.unit.api.asgi import GONE, Call
+from tests.unit.api.asgi import GONE, Call, piece
 from tests.unit.api.test_event_stream import Seam
 from tests.unit.gateway.fakes import message, turns
 
@@ -156,6 +157,13 @@ async def test_the_body_itself(worker: Worker) -> None:
 async def test_what_a_request_may_say(worker: Worker, query: str, says: str) -> None:
     with pytest.raises(InvalidParameter, match=says):
         await worker.receive(query)
+
+
+async def test_what_stands_in_a_body_is_not_ignored(worker: Worker) -> None:
+    with pytest.raises(InvalidParameter, match="in the query"):
+        await worker.receive(receives=[piece(b'{"max": 10}')])
+    with pytest.raises(BodyTooLarge):
+        await worker.receive(receives=[piece(bytes(MAX_BODY + 1))])
 
 
 async def test_octets_are_one_message(worker: Worker) -> None:
