@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 from app.api.answer import Answer
+from app.api.body import read_body
 from app.api.connection import Connection
 from app.api.context import Context
 from app.api.exchange import ClientGone, Exchange
 from app.api.receive_answer import encode
 from app.api.receive_request import ReceiveRequest, parse
 from app.connectors.base import Destination
-from app.domain.errors import Overloaded
+from app.domain.errors import InvalidParameter, Overloaded
 from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
 from app.gateway.leases import Lease
 from app.gateway.outbox import Outbox
+
+#: Bytes of a body, all the same, that are read before it is refused; a larger one is 413.
+MAX_BODY = 64 << 10
 
 
 class Receiving:
@@ -33,9 +38,17 @@ class Receiving:
         destination = gateway.resolve(uri)
         exchange.access.mq_uri = str(uri)
         request = parse(exchange, uri, gateway.settings.limits.lease_max)
+        await self._refuse_body(exchange, gateway, uri)
         with self._place():
             leases = await _take(exchange, gateway, destination, request)
             await self._hand_over(exchange, gateway, leases, request)
+
+    async def _refuse_body(self, exchange: Exchange, gateway: Gateway, uri: MqUri) -> None:
+        """What is asked for stands in the query: in a body it would be ignored; raises InvalidParameter."""
+        hold = partial(gateway.budget.holding, uri.service)
+        patience = self._context.settings.server.idle_timeout
+        if await read_body(exchange, hold, cap=MAX_BODY, patience=patience):
+            raise InvalidParameter("receive has no body: max, wait, lease and ack stand in the query")
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:

@@ -54,8 +54,11 @@ class LeaseReader(Reader):
         self._destination = destination
         self._claimed.enter_context(self._takings.claim(prefetch))
         self._lanes = {Lane(self, stays=True): None for _ in range(prefetch)}
-        opening = [lane.open(destination, connector, timeout) for lane in self._lanes]
+        first, *others = self._lanes
         try:
+            # The first alone: where the broker refuses it, and ends the connection for it, once is enough.
+            await first.open(destination, connector, timeout)
+            opening = [lane.open(destination, connector, timeout) for lane in others]
             _raise_first(await asyncio.gather(*opening, return_exceptions=True))
         except BaseException:
             await asyncio.shield(asyncio.ensure_future(self.close()))

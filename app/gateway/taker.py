@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from app.connectors.base import Delivery, Destination, MQConnector
-from app.domain.errors import BrokerRejected, GatewayError, Overloaded
+from app.domain.errors import BrokerRejected, GatewayError, Internal, Overloaded
 from app.gateway.lane import Lane
 from app.gateway.leases import Lease, Leases
 from app.gateway.take import Take
@@ -20,8 +20,8 @@ logger = logging.getLogger("mq_gateway.leases")
 
 #: Seconds for the broker to take a subscription.
 OPEN_SECONDS = 5.0
-#: Lanes that are opened at first, however much is asked for; then as many again whenever all of them are full.
-FIRST_LANES = 8
+#: Lanes that are opened when one is full, however much is asked for; then as many again whenever all of them are full.
+WAVE = 8
 #: Seconds between two looks for what has waited too long.
 _LOOK_EVERY = 0.05
 
@@ -125,7 +125,9 @@ class Taker:
         """Where somebody waits and no lane does."""
         if self._stopped or self._free or self._opening or self._surplus >= 0:
             return
-        wanted = min(-self._surplus, max(FIRST_LANES, len(self.lanes)), self._terms.room())
+        # The first alone: where the broker refuses it, and ends the connection for it, once is enough.
+        wave = max(WAVE, len(self.lanes)) if self.lanes else 1
+        wanted = min(-self._surplus, wave, self._terms.room())
         if wanted <= 0:
             self._fail(Overloaded("as many messages are leased as this gateway holds", retry_after=1))
         for _ in range(wanted):
@@ -135,19 +137,21 @@ class Taker:
             self._chore(self._open(lane))
 
     async def _open(self, lane: Lane) -> None:
+        failure: GatewayError | None = None
         try:
             await lane.open(self.destination, self.connector, OPEN_SECONDS)
         except GatewayError as error:
-            self.lanes.pop(lane, None)
-            failure: GatewayError | None = error
-        else:
-            failure = None
+            failure = error
+        except Exception:  # a connector's defect must not leave anybody waiting
+            logger.exception("%s: subscribing failed", self.destination.uri)
+            failure = Internal("the connector failed to subscribe; the log says why")
         finally:
             self._opening -= 1
         self._opened(lane, failure)
 
     def _opened(self, lane: Lane, failure: GatewayError | None) -> None:
         if failure is not None:
+            self.lanes.pop(lane, None)
             self._fail(failure)
         elif lane not in self.lanes or self._stopped:  # lost, or stopped, within the same turn of the loop
             self._close(lane)

@@ -58,7 +58,7 @@ CASES: list[tuple[str, str, dict[str, Any], int, Code]] = [
     ("POST", JOBS, {"headers": {"mq-priority": "11"}}, 400, Code.INVALID_HEADER),
     ("POST", f"{JOBS}?timeout=soon", {}, 400, Code.INVALID_PARAMETER),
     ("POST", f"{JOBS}?tiemout=1", {}, 400, Code.INVALID_PARAMETER),
-    ("GET", f"{JOBS}/events?ack=explicit", {}, 400, Code.INVALID_PARAMETER),
+    ("GET", f"{JOBS}/events?ack=maybe", {}, 400, Code.INVALID_PARAMETER),
     ("GET", "/mq/demo/Exchanges/x", {}, 400, Code.INVALID_PARAMETER),
     ("GET", "/mq?x=1", {}, 400, Code.INVALID_PARAMETER),
     ("POST", JOBS, {"json": 1, "content": b"{"}, 400, Code.INVALID_JSON),

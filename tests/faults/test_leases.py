@@ -12,14 +12,16 @@ import pytest
 
 from app.connectors.base import Destination
 from app.domain.errors import BrokerRejected, BrokerUnavailable
+from app.gateway.lease_stream import LeaseReader
 from app.gateway.leases import Lease
-from app.gateway.stream import Counts
+from app.gateway.stream import Counts, StreamLease
 from app.gateway.takings import Takings
 from app.telemetry.metrics import Metrics
 from tests.contract.conftest import WAIT
 from tests.faults.conftest import Connect, Subject, queue
 from tests.faults.peer import Connection, Script, ScriptedPeer
 from tests.stomp_frames import Frame
+from tests.unit.wire.event_source import EventSource
 
 RABBIT = {"version": "1.2", "server": "RabbitMQ/3.10.8"}
 ACTIVE = {"version": "1.2", "server": "ActiveMQ/5.17.2"}
@@ -180,11 +182,12 @@ async def test_a_message_that_overtakes_the_receipt_can_be_acked(subject: Connec
 async def test_a_refused_subscription_is_told(subject: Connect) -> None:
     async with opened(subject, RABBIT) as bench:
         bench.peer.script.receipts = False
-        task = bench.taking()
+        task = bench.taking(10)
         connection, frame = await bench.lane()
         await connection.send("ERROR", {"receipt-id": frame["receipt"], "message": "not authorized"})
         with pytest.raises(BrokerRejected, match="not authorized"):
             await asyncio.wait_for(task, WAIT)
+        assert bench.peer.count("SUBSCRIBE") == 1
 
 
 async def test_a_broker_that_is_down_is_told(subject: Connect) -> None:
@@ -205,3 +208,80 @@ async def test_who_waits_at_a_reconnect_gets_what_comes_after_it(subject: Connec
         (lease,) = await asyncio.wait_for(task, WAIT)
         assert lease.delivery.message.body == b"after"
         assert bench.ack(lease) == "done"
+
+
+# Event streams whose events are leases.
+
+
+async def _stream(bench: Bench, prefetch: int = 2) -> LeaseReader:
+    """A reader with `prefetch` lanes, whose first messages are on their way."""
+    lease = StreamLease("/mq/svc/Queues/jobs/ack", 60)
+    reader = LeaseReader("data", lease, bench.takings, lambda _reader: None, lambda _size: None)
+    await reader.open(queue(prefetch=prefetch), bench.subject.connector, Counts, WAIT)
+    return reader
+
+
+async def _event(reader: LeaseReader) -> str:
+    """The lease of the next event."""
+    async with asyncio.timeout(WAIT):
+        await reader.ready()
+    batch = reader.take()
+    reader.handed_over(batch)
+    (event,) = EventSource.read(batch.data).events
+    return event.last_event_id
+
+
+@pytest.mark.parametrize("server", [RABBIT, ACTIVE], ids=["rabbitmq", "activemq"])
+async def test_a_streams_lanes_come_back_after_a_reconnect_and_its_leases_do_not(
+    subject: Connect, server: dict[str, str]
+) -> None:
+    async with opened(subject, server) as bench:
+        reader = await _stream(bench)
+        connection, lane = await bench.lane()
+        await bench.lane()
+        await connection.message(lane["id"], b"1", ack="T_1@@s@@1")
+        lease = await _event(reader)
+        connection.close()
+        connection, lane = await bench.lane()
+        await bench.lane()
+        assert bench.takings.ack(bench.jobs.uri, lease) == "expired"
+        await connection.message(lane["id"], b"1", ack="T_2@@s@@1", redelivered="true")
+        again = await _event(reader)
+        assert bench.takings.ack(bench.jobs.uri, again) == "done"
+        assert (await bench.peer.frame("ACK"))["id"] == "T_2@@s@@1"
+        await reader.close()
+
+
+async def test_on_activemq_a_stream_that_gives_one_back_subscribes_that_lane_anew(subject: Connect) -> None:
+    async with opened(subject, ACTIVE) as bench:
+        reader = await _stream(bench)
+        connection, first = await bench.lane()
+        _, second = await bench.lane()
+        await connection.message(first["id"], b"1", ack="a1")
+        returned = await _event(reader)
+        await connection.message(second["id"], b"2", ack="a2")
+        kept = await _event(reader)
+        assert bench.takings.nack(bench.jobs.uri, returned, requeue=True, delay=0) == "done"
+        assert (await bench.peer.frame("UNSUBSCRIBE"))["id"] == first["id"]
+        _, third = await bench.lane()
+        await connection.message(third["id"], b"1", ack="a3", redelivered="true")
+        again = await _event(reader)
+        for lease in (kept, again):
+            assert bench.takings.ack(bench.jobs.uri, lease) == "done"
+        assert [frame["id"] for frame in await bench.peer.frames("ACK", 2)] == ["a2", "a3"]
+        assert bench.peer.count("NACK") == 0
+        await reader.close()
+
+
+async def test_on_rabbitmq_a_stream_gives_one_back_with_a_nack(subject: Connect) -> None:
+    async with opened(subject, RABBIT) as bench:
+        reader = await _stream(bench, prefetch=1)
+        connection, lane = await bench.lane()
+        await connection.message(lane["id"], b"1", ack="T_1@@s@@1")
+        returned = await _event(reader)
+        assert bench.takings.nack(bench.jobs.uri, returned, requeue=True, delay=0) == "done"
+        frame = await bench.peer.frame("NACK")
+        assert (frame["id"], frame["requeue"]) == ("T_1@@s@@1", "true")
+        await bench.peer.none("UNSUBSCRIBE", 0.1)
+        await reader.close()
+        assert (await bench.peer.frame("UNSUBSCRIBE"))["id"] == lane["id"]

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from app.api import receive_answer
 from app.api.context import Context
 from app.api.exchange import ClientGone
-from app.api.receive import Receiving
+from app.api.receive import MAX_BODY, Receiving
 from app.api.receive_answer import MAX_HEADER, delivery_count
 from app.connectors.base import Destination
 from app.domain.errors import (
+    BodyTooLarge,
     BrokerRejected,
     Draining,
     InvalidParameter,
@@ -27,7 +29,7 @@ from app.domain.message import Publication
 from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
 from app.wire.lease import peek
-from tests.unit.api.asgi import GONE, Call
+from tests.unit.api.asgi import GONE, Call, piece
 from tests.unit.api.test_event_stream import Seam
 from tests.unit.gateway.fakes import message, turns
 
@@ -157,6 +159,13 @@ async def test_what_a_request_may_say(worker: Worker, query: str, says: str) -> 
         await worker.receive(query)
 
 
+async def test_what_stands_in_a_body_is_not_ignored(worker: Worker) -> None:
+    with pytest.raises(InvalidParameter, match="in the query"):
+        await worker.receive(receives=[piece(b'{"max": 10}')])
+    with pytest.raises(BodyTooLarge):
+        await worker.receive(receives=[piece(bytes(MAX_BODY + 1))])
+
+
 async def test_octets_are_one_message(worker: Worker) -> None:
     with pytest.raises(InvalidParameter, match="holds one message"):
         await worker.receive("max=2", OCTETS)
@@ -255,6 +264,36 @@ async def test_who_does_not_take_the_answer_is_cut_off(
         await worker.handler(call.exchange(), JOBS)
     assert seam.aborted
     assert worker.leased == 0
+
+
+async def test_who_takes_too_little_of_too_much_is_cut_off(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers wait in the outbox, and beyond its bound the oldest goes."""
+    monkeypatch.setattr(worker.gateway.outbox, "_limit", 100)
+    await worker.put(b"x" * 90, content_type="text/plain")
+    seam, sending = Seam(), asyncio.Event()
+    call = Call(seam=seam.extension())
+    taken = call.send
+
+    async def slow(sent: Any) -> None:
+        await taken(sent)
+        if sent["type"] == "http.response.body":
+            sending.set()
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(call, "send", slow)
+    asking = asyncio.ensure_future(worker.handler(call.exchange(), JOBS))
+    await sending.wait()
+    with worker.gateway.outbox.holding(b"y" * 90, lambda: None), pytest.raises(ClientGone):
+        await asking
+    assert seam.aborted
+    assert worker.leased == 0
+
+
+async def test_a_large_answer_leaves_others_their_turn(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive_answer, "LARGE_PIECE", 10)
+    for _ in range(3):
+        await worker.put()
+    assert len((await worker.receive("max=3")).json["messages"]) == 3
 
 
 @pytest.mark.parametrize(

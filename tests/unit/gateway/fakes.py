@@ -49,6 +49,11 @@ class FakeSubscription(Subscription):
         self.closing.set()
         self._number = 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether everything that was delivered is answered."""
+        return self._number == len(self.acked) + len(self.nacked) + len(self.rejected)
+
     def deliver(self, *bodies: bytes) -> None:
         """MESSAGEs from the broker."""
         for body in bodies:

@@ -295,6 +295,35 @@ async def test_buffers_are_a_metric(gateway: Gateway) -> None:
     assert float(held.split()[1]) > 1000
 
 
+async def test_what_waits_for_a_taker_gives_way_first(gateway: Gateway) -> None:
+    jobs = _destination(gateway)
+    for body in (b"1", b"parked"):
+        await gateway.publish(jobs, _publication(body), timeout=1)
+    (lease,) = await gateway.take(jobs, most=1, seconds=60, wait=0)
+    gateway.takings.encoded([lease])
+    gateway.takings.leases.ack(jobs.uri, lease.number)
+    assert gateway.takings.buffered("svc") == len(b"parked")
+    assert b'mq_gateway_buffer_bytes{service="svc"} 6.0' in gateway.metrics.render()
+    gateway._give_way(1)
+    assert gateway.takings.buffered() == 0
+    (again,) = await gateway.take(jobs, most=1, seconds=60, wait=5)
+    assert again.delivery.message.redelivered
+
+
+async def test_leases_end_with_the_configuration_they_are_from(gateway: Gateway) -> None:
+    jobs = _destination(gateway)
+    await gateway.publish(jobs, _publication(), timeout=1)
+    (lease,) = await gateway.take(jobs, most=1, seconds=60, wait=0)
+    assert gateway.destination_view(jobs).leases == 1
+    queues = {"jobs": {"prefetch": 3}}
+    await gateway.reload(_settings({"svc": {"mq_type": "Memory", "queues": queues}}))
+    assert gateway.takings.leases.ack(jobs.uri, lease.number) == "expired"
+    (again,) = await gateway.take(_destination(gateway), most=1, seconds=60, wait=5)
+    assert again.delivery.message.redelivered
+    await gateway.reload(_settings({"other": {"mq_type": "Memory"}}))
+    assert b'mq_gateway_leases{service="svc"}' not in gateway.metrics.render()
+
+
 @pytest.mark.usefixtures("fake")
 async def test_a_stream_is_told_of_its_link() -> None:
     async with Gateway(_settings()) as gateway:

@@ -213,14 +213,26 @@ async def test_messages_before_the_receipt() -> None:
     await bench.reader.close()
 
 
-async def test_a_stream_that_cannot_be_opened_leaves_nothing() -> None:
+@pytest.mark.parametrize("at", [1, 2, 3])
+async def test_a_stream_that_cannot_be_opened_leaves_nothing(at: int) -> None:
+    class Refusing(FakeConnector):
+        async def subscribe(self, *args: Any, **options: Any) -> Any:
+            if len(self.asked) == at - 1:
+                self.refusals = [BrokerUnavailable("down")]
+            return await super().subscribe(*args, **options)
+
     bench = Bench()
-    bench.connector.refusals = [BrokerUnavailable("down")]
+    bench.connector = Refusing()
     with pytest.raises(BrokerUnavailable):
         await bench.open()
     await turns()
-    assert [lane.closed for lane in bench.lanes] == [1, 1]
+    assert len(bench.connector.asked) == (1 if at == 1 else 3)
+    assert all(lane.closed for lane in bench.lanes)
     assert bench.takings._lanes() == 0
+
+
+async def test_a_client_that_leaves_while_it_is_opened() -> None:
+    bench = Bench()
     bench.connector.open.clear()
     opening = asyncio.ensure_future(bench.open())
     await turns()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.connectors.base import Destination
-from app.domain.errors import BrokerRejected, BrokerUnavailable, Overloaded
+from app.domain.errors import BrokerRejected, BrokerUnavailable, Internal, Overloaded
 from app.domain.uri import MqUri
 from app.gateway import takings as module
 from app.gateway.leases import Lease
@@ -53,16 +53,21 @@ class Bench:
         return await self.takings.take(destination or self.jobs, self.connector, most=most, seconds=seconds, wait=wait)
 
     async def taking(self, most: int = 1, **options: Any) -> asyncio.Task[list[Lease]]:
-        """A take that waits; its lanes are open."""
+        """A take that waits; its first lane is open."""
         task = asyncio.ensure_future(self.take(most, **options))
         await turns(8)
         return task
 
+    async def deliver(self, *bodies: bytes) -> None:
+        """Each on the first lane that waits for a message."""
+        for body in bodies:
+            await until(lambda: any(lane.waits for lane in self.open_lanes))
+            next(lane for lane in self.open_lanes if lane.waits).deliver(body)
+
     async def taken(self, *bodies: bytes) -> list[Lease]:
         """Messages that came one on each lane, taken and answered."""
         task = await self.taking(len(bodies))
-        for lane, body in zip(self.open_lanes, bodies, strict=False):
-            lane.deliver(body)
+        await self.deliver(*bodies)
         leases = await task
         self.takings.encoded(leases)
         return leases
@@ -129,33 +134,30 @@ async def test_an_empty_queue_gives_nothing(bench: Bench) -> None:
 
 async def test_lanes_grow_while_all_are_full(bench: Bench) -> None:
     task = await bench.taking(30)
-    assert len(bench.lanes) == 8
-    for wanted in (16, 30):
+    for wanted in (1, 9, 18, 30):
+        assert len(bench.lanes) == wanted
         for lane in bench.lanes:
-            if not lane._number:
+            if lane.waits:
                 lane.deliver(b"x")
         await turns(8)
-        assert len(bench.lanes) == wanted
-    for lane in bench.lanes[16:]:
-        lane.deliver(b"y")
     assert len(await task) == 30
     assert len(bench.lanes) == 30
 
 
 async def test_what_is_there_is_the_answer_soon_after_the_first_message(bench: Bench) -> None:
     task = await bench.taking(100)
-    bench.lanes[0].deliver(b"1")
-    bench.lanes[1].deliver(b"2")
+    await bench.deliver(b"1", b"2")
     assert bodies(await task) == [b"1", b"2"]
 
 
 async def test_an_answer_has_an_end_in_bytes(bench: Bench) -> None:
     task = await bench.taking(3)
-    large = bytes(MAX_BYTES)
-    for lane in bench.lanes:
-        lane.deliver(large)
-    assert bodies(await task) == [large]
-    assert bench.takings.buffered() == 3 * MAX_BYTES
+    await bench.deliver(b"small")
+    await turns(8)
+    for lane in bench.lanes[1:]:
+        lane.deliver(bytes(MAX_BYTES))
+    assert [len(body) for body in bodies(await task)] == [5, MAX_BYTES]
+    assert bench.takings.buffered() == 5 + 2 * MAX_BYTES
 
 
 async def test_who_waits_first_is_served_first(bench: Bench) -> None:
@@ -187,18 +189,26 @@ async def test_what_the_broker_says_no_to(bench: Bench) -> None:
     bench.connector.refusals = [BrokerRejected("no")]
     with pytest.raises(BrokerRejected):
         await bench.take()
-    bench.connector.refusals = [BrokerUnavailable("down") for _ in range(8)]
+    bench.connector.refusals = [BrokerUnavailable("down")]
     with pytest.raises(BrokerUnavailable):
         await bench.take(20)
     assert not bench.takings._takers[bench.jobs.uri].lanes
 
 
+async def test_a_defect_of_a_connector_leaves_nobody_waiting(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.connector.refusals = [ZeroDivisionError("a defect")]
+    with pytest.raises(Internal):
+        await bench.take()
+    assert "a defect" in caplog.text
+    assert not bench.takings._takers[bench.jobs.uri].lanes
+
+
 async def test_a_refusal_that_leaves_lanes_is_no_failure(bench: Bench) -> None:
-    bench.connector.refusals = [BrokerRejected("no")]
     task = await bench.taking(3)
+    bench.connector.refusals = [BrokerRejected("no")]
+    await bench.deliver(b"1", b"2")
     assert len(bench.lanes) == 2
-    bench.lanes[0].deliver(b"1")
-    assert bodies(await task) == [b"1"]
+    assert bodies(await task) == [b"1", b"2"]
 
 
 async def test_a_given_back_message_ends_its_lane_and_no_other(bench: Bench) -> None:
@@ -266,11 +276,12 @@ async def test_after_a_lost_link_a_lease_is_expired(bench: Bench) -> None:
 
 async def test_who_waits_when_the_link_is_lost_waits_on(bench: Bench) -> None:
     task = await bench.taking(2)
-    bench.lanes[0].deliver(b"lost")
+    await bench.deliver(b"lost")
+    await turns(8)
     for lane in list(bench.lanes):
         lane.listener.on_lost()
     await turns(8)
-    assert [lane.closed for lane in bench.lanes] == [1, 1, 0, 0]
+    assert [lane.closed for lane in bench.lanes] == [1, 1, 0]
     bench.lanes[2].deliver(b"again")
     assert bodies(await task) == [b"again"]
 
@@ -328,7 +339,8 @@ async def test_a_lane_with_a_lease_stays_as_long_as_it() -> None:
 
 async def test_lanes_for_who_waits_stay_and_others_go() -> None:
     bench = Bench(linger=0.1)
-    assert await bench.take(5, wait=0) == []
+    for lease in await bench.taken(*[b"x"] * 5):
+        bench.ack(lease)
     assert len(bench.open_lanes) == 5
     task = await bench.taking(2, wait=WAIT)
     await until(lambda: len(bench.open_lanes) == 2)
