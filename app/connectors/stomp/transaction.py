@@ -22,7 +22,7 @@ from app.domain.errors import (
     OutcomeUnknown,
 )
 
-#: Open at the same time on one connection: RabbitMQ takes 16 (`stomp.max_transactions`), and others may use it too.
+#: Open at the same time on one connection (count): RabbitMQ 4.4 takes 16.
 MAX_OPEN = 8
 
 _ABORTED = "the transaction was not committed"
