@@ -50,6 +50,8 @@ GIVE_BACK_SECONDS = 3.5
 OUTBOX_PART = 4
 #: Seconds between the end of the streams of a service that is gone and the end of its link.
 FAREWELL_SECONDS = 1.0
+#: Seconds before connections are cut off in which who waits for a reply is told that none comes.
+LAST_WORDS_SECONDS = 1.0
 _OUTDATED = "its service is configured otherwise now"
 
 
@@ -292,3 +294,6 @@ class Gateway:
         """Begin the end: no new work, streams end after what they have queued."""
         self.draining = True
         self._streams.end_all("drain")
+        server = self.settings.server
+        left = server.drain_delay + server.drain_seconds - LAST_WORDS_SECONDS
+        asyncio.get_running_loop().call_later(max(0.0, left), self._requests.give_up)
