@@ -125,6 +125,11 @@ class MQConnector(ABC):
         """Publishes handed over and not yet answered."""
 
     @property
+    def awaiting_reply(self) -> int:
+        """Requests whose reply has not come."""
+        return 0
+
+    @property
     def buffered(self) -> int:
         """Bytes of messages it holds itself, beside those it was given to publish."""
         return 0

@@ -95,6 +95,10 @@ class MemoryMQConnector(MQConnector):
         return 0
 
     @property
+    def awaiting_reply(self) -> int:
+        return len(self._replies)
+
+    @property
     def buffered(self) -> int:
         return self._room.bytes
 

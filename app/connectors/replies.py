@@ -80,8 +80,8 @@ class Replies:
 async def in_time(reply: asyncio.Future[Message], left: float) -> Message | None:
     """The reply, or None where it has not come after `left` seconds; raises what it ended with.
 
-    Not `asyncio.timeout`: what that raises, and the frames it went through, wait for the collector of cycles, and with
-    them the body of the request.
+    Not `asyncio.timeout`: what that raises knows the timeout, which knows the task, which knows what was raised; so the
+    frames between them, and with them the body of the request, would wait for the collector of cycles.
     """
     try:
         await asyncio.wait([reply], timeout=left)

@@ -51,6 +51,8 @@ CLOSE_SECONDS = 8.0
 GIVE_BACK_SECONDS = 3.5
 #: This part of the memory, one in so many, may wait for clients that do not take it.
 OUTBOX_PART = 4
+#: Seconds before connections are cut off in which who waits for a reply is told that none comes.
+LAST_WORDS_SECONDS = 1.0
 _OUTDATED = "its service is configured otherwise now"
 
 
@@ -329,3 +331,6 @@ class Gateway:
         self.draining = True
         self._streams.end_all("drain")
         self.takings.stop()
+        server = self.settings.server
+        left = server.drain_delay + server.drain_seconds - LAST_WORDS_SECONDS
+        asyncio.get_running_loop().call_later(max(0.0, left), self._requests.give_up)

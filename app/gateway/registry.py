@@ -61,6 +61,7 @@ class Registry:
         self._metrics.link_up.labels(name).set(0)
         self._metrics.reconnects.labels(name)
         self._metrics.in_flight.labels(name).set_function(lambda: connector.in_flight)
+        self._metrics.awaiting_reply.labels(name).set_function(lambda: connector.awaiting_reply)
 
     def _note_state(self, name: str, state: LinkState) -> None:
         up = state is LinkState.UP

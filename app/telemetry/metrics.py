@@ -74,6 +74,7 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = self._gauge("in_flight", "Publishes handed to the broker and not yet answered.", "service")
+        self.awaiting_reply = self._gauge("awaiting_reply", "Requests whose reply has not come.", "service")
 
     def _streaming(self) -> None:
         self.streams = self._gauge("streams", "Open event streams.", "service", "type")
@@ -110,7 +111,7 @@ class Metrics:
 
     def forget(self, service: str) -> None:
         """A service is no longer configured: what it is goes, what was counted stays."""
-        for gauge in (self.link_up, self.in_flight, self.buffer_bytes, self.leases):
+        for gauge in (self.link_up, self.in_flight, self.awaiting_reply, self.buffer_bytes, self.leases):
             with contextlib.suppress(KeyError):
                 gauge.remove(service)
 

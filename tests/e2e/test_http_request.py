@@ -18,8 +18,9 @@ from tests.brokers.fixtures import ConnectStomp, MakeRabbitMQ, Unique
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.e2e.conftest import Target
 from tests.e2e.http_client import ask, connections
-from tests.e2e.http_gateway import PATIENCE, Served, serving
+from tests.e2e.http_gateway import PATIENCE, Served, serving, until
 from tests.e2e.live_gateway import running, stomp, write_config
+from tests.faults.peer import Script, ScriptedPeer
 from tests.stomp_client import StompClient
 
 ASK = "/mq/demo/Queues/jobs/request"
@@ -87,13 +88,34 @@ async def test_a_client_that_goes_leaves_nothing(served: Served) -> None:
     writer.write(b"POST %b?timeout=60 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n?" % ASK.encode())
     consumer = await served.gateway.create_consumer("demo::Queues::jobs")
     assert await consumer.get(PATIENCE) is not None  # it is waiting for its reply
-    connector = served.gateway._registry.connector("demo")
-    assert len(connector._replies) == 1  # type: ignore[attr-defined]
+    assert served.metric("mq_gateway_awaiting_reply", service="demo") == 1
     writer.transport.abort()
-    async with asyncio.timeout(PATIENCE):
-        while len(connector._replies):  # type: ignore[attr-defined]  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.001)
+    await until(lambda: served.metric("mq_gateway_awaiting_reply", service="demo") == 0)
     await consumer.close()
+
+
+async def test_a_lost_connection_is_told_to_who_waits_for_a_reply() -> None:
+    rabbitmq = {"version": "1.2", "server": "RabbitMQ/3.12.4", "heart-beat": "0,0"}
+    async with ScriptedPeer.listen(Script(connected=rabbitmq)) as peer:
+        services = {"mq": {"mq_type": "Stomp", "hosts": [peer.address], "queues": {"jobs": {}}}}
+        async with serving(services) as served:
+            asking = [
+                asyncio.ensure_future(served.client.post("/mq/mq/Queues/jobs/request?timeout=9", content=b"?"))
+                for _ in range(20)
+            ]
+            for _ in range(20):
+                connection, sent = await peer.frame_from("SEND")
+            reply = {"correlation_id": sent["correlation-id"], "evil": "1\\r\\nset-cookie\\ca=b"}
+            await connection.message(sent["reply-to"], b"!", **reply)
+            await until(lambda: any(task.done() for task in asking))
+            (answered,) = [task.result() for task in asking if task.done()]
+            assert (answered.status_code, answered.content) == (200, b"!")
+            assert "set-cookie" not in answered.headers
+            connection.reset()
+            lost = [task for task in asking if not task.done()]
+            problems = [response.json() for response in await asyncio.wait_for(asyncio.gather(*lost), 3)]
+            assert {(problem["code"], problem["outcome"]) for problem in problems} == {("connection_lost", "unknown")}
+            assert len(problems) == 19
 
 
 async def _answering(client: StompClient, number: int) -> None:

@@ -45,8 +45,8 @@ class StompMQConnector(MQConnector):
         names = (f"{service} (publishing)", f"{service} (consuming)") if split else (service,)
         self._links = tuple(self._link(name) for name in names)
         self._publisher = Publisher(service, settings, self._links[0], self._quarantine, window=context.in_flight)
-        replies = Replies(service, context.in_flight, context.on_event)
-        self._requester = Requester(service, self._publisher, replies)
+        self._replies = Replies(service, context.in_flight, context.on_event)
+        self._requester = Requester(service, self._publisher, self._replies)
         self._consumers = Consumers(service, settings, self._links[-1], self._quarantine)
         self._running: list[asyncio.Task[None]] = []
 
@@ -70,6 +70,10 @@ class StompMQConnector(MQConnector):
     @property
     def in_flight(self) -> int:
         return self._publisher.in_flight
+
+    @property
+    def awaiting_reply(self) -> int:
+        return len(self._replies)
 
     @property
     def max_frame(self) -> int | None:

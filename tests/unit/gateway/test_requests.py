@@ -82,6 +82,18 @@ async def test_a_request_is_checked_and_reserved_as_a_publish(gateway: Gateway) 
         gateway.request(destination, _asked(), timeout=5)
 
 
+async def test_who_waits_is_told_before_connections_are_cut_off() -> None:
+    services = {"svc": {"mq_type": "Memory", "queues": {"jobs": {}}}}
+    async with Gateway(Settings.model_validate({"services": services, "server": {"drain_seconds": 1}})) as gateway:
+        asking = gateway.request(gateway.resolve(JOBS), _asked(), timeout=60)
+        task = asyncio.ensure_future(asking.__aenter__())
+        consumer = await gateway.create_consumer(str(JOBS))
+        assert await consumer.get(5) is not None
+        await gateway.drain()
+        with pytest.raises(NoReply, match="shutting down"):
+            await asyncio.wait_for(task, 2)
+
+
 async def test_a_connector_may_have_no_replies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "connector_class", lambda _mq_type: FakeConnector)
     services = {"svc": {"mq_type": "Memory", "queues": {"jobs": {}}}}

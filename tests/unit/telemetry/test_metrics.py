@@ -14,6 +14,7 @@ CONTRACT = {
     "mq_gateway_publishes_total": {"service", "type", "outcome"},
     "mq_gateway_publish_seconds": {"service", "type"},
     "mq_gateway_in_flight": {"service"},
+    "mq_gateway_awaiting_reply": {"service"},
     "mq_gateway_streams": {"service", "type"},
     "mq_gateway_streams_closed_total": {"reason"},
     "mq_gateway_streams_refused_total": {"reason"},
