@@ -164,7 +164,7 @@ class _Job:
         """A message that can be sent, held; raises what is wrong with it."""
         if isinstance(message, GatewayError):
             raise message
-        self._gateway.check_wholly(self._destination, message)
+        self._gateway.admission.check_wholly(self._destination, message)
         held.grow(len(message.body))
         return message
 

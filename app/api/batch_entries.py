@@ -39,7 +39,7 @@ class Entries:
         self._messages = messages
         self._room = room
         self._service = destination.uri.service
-        self._cap = gateway.body_limit(destination)
+        self._cap = gateway.admission.body_limit(destination)
         self._patience = gateway.settings.server.idle_timeout
         self._read = {LINES: self._lines, ARRAY: self._elements}[media_type(exchange)]
         self._index = -1

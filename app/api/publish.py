@@ -114,7 +114,7 @@ class Attempt:
         )
         check_size(request.headers, limits)
         check_reply_to(gateway, destination, request)
-        cap = gateway.body_limit(destination)
+        cap = gateway.admission.body_limit(destination)
         hold = partial(gateway.budget.holding, self.service)
         body = await read_body(self.exchange, hold, cap=cap, patience=server.idle_timeout)
         publication = _publication(destination, request, body)

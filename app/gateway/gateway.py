@@ -20,14 +20,14 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
-from app.config.destination import DestinationSettings
 from app.config.loader import load_settings
 from app.config.settings import Settings
 from app.connectors.base import Destination
-from app.domain.errors import BodyTooLarge, Draining, FieldError, InvalidHeader, SchemaViolation
+from app.domain.errors import Draining
 from app.domain.link import LinkState
 from app.domain.message import Message, Publication, Published
 from app.domain.uri import DestinationType, MqUri
+from app.gateway.admission import Admission
 from app.gateway.budget import Budget
 from app.gateway.closing import CUT_OFF_SECONDS, Farewells, close_together
 from app.gateway.counters import Counters, declared
@@ -42,8 +42,6 @@ from app.gateway.streams import Streams
 from app.gateway.takings import Takings
 from app.gateway.views import DestinationView, ServiceView, destination_view, service_view
 from app.telemetry.metrics import Metrics
-from app.wire.headers import check_publication
-from app.wire.payload import check_json, is_json, parse_json
 
 #: Seconds for everything when the gateway closes; a server waits 10.
 CLOSE_SECONDS = 8.0
@@ -70,6 +68,7 @@ class Gateway:
         self.takings = Takings(self.instance, self.metrics, self._counters.used, self._on_grew, linger=linger)
         self._streams = Streams(self.metrics, self._counters.used, self._on_grew, self.takings)
         self._registry = Registry(settings, self.metrics, self._on_state)
+        self.admission = Admission(self._registry, settings.limits)
         self.budget = Budget(settings.limits.memory, self._buffered, self._give_way)
         self.outbox = Outbox(settings.limits.memory // OUTBOX_PART, self._on_grew)
         self._requests = Requests(self.budget, self._counters, self._on_grew)
@@ -171,41 +170,6 @@ class Gateway:
         """The declared destination behind an mqURI; raises InvalidName, UnknownService, UnknownDestination."""
         return self._registry.resolve(uri)
 
-    def body_limit(self, destination: Destination) -> int:
-        """Bytes a body may have: the configured cap, or what the broker takes if that is less."""
-        broker = self._registry.connector(destination.uri.service).max_frame
-        cap = self.settings.limits.body_bytes
-        return cap if broker is None else min(cap, broker)
-
-    def check(self, destination: Destination, publication: Publication) -> None:
-        """Everything that could make a broker close the shared connection is refused here; raises BadRequest."""
-        check_publication(publication)
-        limit = self.body_limit(destination)
-        if len(publication.body) > limit:
-            raise BodyTooLarge(f"the body has {len(publication.body)} bytes, this destination takes {limit}")
-        self._check_reply_to(destination, publication.reply_to)
-        self._check_body(destination.settings, publication)
-
-    def _check_body(self, settings: DestinationSettings, publication: Publication) -> None:
-        schema = settings.schema_of_bodies
-        if not is_json(publication.content_type):
-            if schema is not None:
-                raise SchemaViolation("the body must be JSON, and its Content-Type say so, to fit a JSON Schema")
-        elif schema is not None:
-            schema.check(parse_json(publication.body))
-        elif settings.check_json:
-            check_json(publication.body)
-
-    def _check_reply_to(self, destination: Destination, reply_to: MqUri | None) -> None:
-        if reply_to is None:
-            return
-        if reply_to.service != destination.uri.service:
-            raise InvalidHeader(
-                f"a reply can only go to a destination of {destination.uri.service}",
-                errors=[FieldError("Mq-Reply-To", f"a destination of {destination.uri.service}")],
-            )
-        self.resolve(reply_to)
-
     async def publish(
         self, destination: Destination, publication: Publication, *, timeout: float, confirm: bool = True
     ) -> Published:
@@ -215,7 +179,7 @@ class Gateway:
         BadRequest, Unavailable (both: nothing was sent), BrokerRejected or OutcomeUnknown.
         """
         self._refuse_new_work()
-        self.check(destination, publication)
+        self.admission.check(destination, publication)
         connector = self._registry.connector(destination.uri.service)
         with self.budget.reserve(destination.uri.service, publication.size):
             await connector.publish(destination, publication, timeout=timeout, confirm=confirm)
@@ -227,15 +191,13 @@ class Gateway:
             persistent=publication.persistent,
         )
 
-    def check_wholly(self, destination: Destination, publication: Publication) -> None:
-        """As `check`, and what the broker's connector would refuse; for what must be known before anything is sent."""
-        self.check(destination, publication)
-        self._registry.connector(destination.uri.service).check(destination, publication)
-
     async def publish_together(
         self, destination: Destination, publications: Sequence[Publication], *, timeout: float, confirm: bool = True
     ) -> None:
-        """All of these, each of which passed `check_wholly`, in one transaction; raises as `publish`, for them all."""
+        """All of these, which passed `admission.check_wholly`, in one transaction.
+
+        Raises as `publish`, for them all.
+        """
         self._refuse_new_work()
         connector = self._registry.connector(destination.uri.service)
         with self.budget.reserve(destination.uri.service, sum(each.size for each in publications)):
@@ -247,7 +209,7 @@ class Gateway:
     ) -> AbstractAsyncContextManager[Message]:
         """Publish, and enter with the reply, within `timeout` seconds; raises as `publish` does, and NoReply."""
         self._refuse_new_work()
-        self.check(destination, publication)
+        self.admission.check(destination, publication)
         return self._requests.ask(self._registry.connector(destination.uri.service), destination, publication, timeout)
 
     # Consuming.

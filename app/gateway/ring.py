@@ -86,7 +86,7 @@ class Ring:
         return f"{self.epoch}.{cursor}"
 
     def append(self, message: Message) -> None:
-        self._append(message, _message_bytes(message))
+        self._append(message, message.size)
 
     def append_gap(self) -> None:
         """The link was lost: whoever reads across this place is told."""
@@ -185,10 +185,6 @@ class Ring:
         return sse.FORMATS[form](entry.message, position)
 
 
-def _message_bytes(message: Message) -> int:
-    return len(message.body) + sum(len(name) + len(value) for name, value in message.headers.items())
-
-
 def _cost(entry: Entry) -> int:
-    message = 0 if entry.message is None else _message_bytes(entry.message)
+    message = 0 if entry.message is None else entry.message.size
     return _ENTRY_BYTES + message + sum(map(len, entry.encoded.values()))

@@ -6,7 +6,8 @@ Facts: its documentation ("STOMP") and its source (StompUtils, VersionedStompFra
 from __future__ import annotations
 
 from app.connectors.base import Destination
-from app.connectors.stomp.dialect import ActiveMQ, Headers, ReplyQueues
+from app.connectors.stomp.activemq import ActiveMQ
+from app.connectors.stomp.dialect import Headers, ReplyQueues
 
 #: Bytes for which a message counts in the window, which has bytes where others have a number of messages: the
 #: broker's own window. One message at least is on its way, whatever its size.

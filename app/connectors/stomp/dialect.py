@@ -21,11 +21,8 @@ Headers = dict[str, str]
 _PREFIX = {DestinationType.QUEUES: "/queue/", DestinationType.TOPICS: "/topic/"}
 _TYPE = {"/queue/": DestinationType.QUEUES, "/topic/": DestinationType.TOPICS}
 
-
 #: SEND, content-length and receipt with their values, the line ends around, heart-beats before, the final NUL.
 _FRAME_OVERHEAD = 128
-#: Bytes of a property in AMQP 0-9-1 (section 4.2.5.3, "short string").
-_SHORT_STRING = 255
 
 
 def line_bytes(name: str, value: str) -> int:
@@ -74,7 +71,7 @@ class Dialect:
     def check_name(self, uri: MqUri) -> None:
         """Refuse a name that this broker would read as another; raises InvalidName."""
         if uri.name != uri.name.strip():
-            raise _bad_name("white space at its ends, which brokers cut off")
+            raise bad_name("white space at its ends, which brokers cut off")
 
     def path(self, destination: Destination) -> str:
         """The STOMP destination."""
@@ -171,94 +168,6 @@ class Dialect:
         return headers.get("mq-message-id") or headers.get("message-id", "")
 
 
-class RabbitMQ(Dialect):
-    """RabbitMQ's STOMP plugin. Facts: rabbitmq.com/docs/stomp and observed on 3.10.8."""
-
-    name = "RabbitMQ"
-    max_header_line = 100 * 1024
-    nack_requeues = True
-    keeps_unacked = True
-    declares_once = True  # observed: a SEND to a queue deleted meanwhile gets a RECEIPT, and is lost
-    reply_queues = ReplyQueues.IMPLIED
-    consumer_timeout = 1800.0  # rabbitmq.com/docs/consumers, since 3.8.17
-    #: Headers of SEND that travel as short strings: a longer one cannot be delivered over AMQP 0-9-1.
-    properties: ClassVar[frozenset[str]] = frozenset(
-        {"amqp-message-id", "app-id", "correlation-id", "reply-to", "type"}
-    )
-
-    def check_name(self, uri: MqUri) -> None:
-        # %2F is how a slash travels; a literal one would become a slash, that is another queue.
-        if "%2f" in uri.name.lower():
-            raise _bad_name("a literal %2F, which RabbitMQ takes for a slash")
-
-    def path(self, destination: Destination) -> str:
-        settings, uri = destination.settings, destination.uri
-        if settings.destination is not None or not uri.is_queue:
-            return Dialect.path(self, destination)
-        if not settings.declare:
-            return "/amq/queue/" + self.quote(uri.name)
-        if uri.name.startswith("amq."):  # observed: access_refused, and the connection is closed
-            raise _bad_name("the prefix amq., which RabbitMQ keeps for itself")
-        return Dialect.path(self, destination)
-
-    def quote(self, name: str) -> str:
-        return name.replace("/", "%2F")
-
-    def unquote(self, name: str) -> str:
-        return name.replace("%2F", "/")
-
-    def ttl(self, milliseconds: int) -> Headers:
-        return {"expiration": str(milliseconds)}
-
-    def subscribe_headers(self, destination: Destination, prefetch: int | None) -> Headers:
-        headers = Dialect.subscribe_headers(self, destination, prefetch)
-        if not destination.uri.is_queue and destination.settings.destination is None:
-            # The queue behind a Topic's subscription goes with the connection; RabbitMQ 4 deprecates transient
-            # queues that are not exclusive.
-            headers |= {"exclusive": "true", "auto-delete": "true", "durable": "false"}
-        return headers
-
-    def send_headers(self, publication: Publication, reply_to: str | None = None) -> Headers:
-        headers = Dialect.send_headers(self, publication, reply_to)
-        headers["amqp-message-id"] = publication.message_id
-        return headers
-
-    def check_frame(self, path: str, headers: Mapping[str, str], publication: Publication) -> None:
-        for name in self.properties & headers.keys():
-            if len(headers[name].encode()) > _SHORT_STRING:
-                raise InvalidHeader(
-                    f"header {name!r} becomes an AMQP property, which has at most {_SHORT_STRING} bytes",
-                    errors=[FieldError(name, f"at most {_SHORT_STRING} bytes")],
-                )
-        Dialect.check_frame(self, path, headers, publication)
-
-    def message_id(self, headers: Mapping[str, str]) -> str:
-        return headers.get("mq-message-id") or headers.get("amqp-message-id") or headers.get("message-id", "")
-
-
-class ActiveMQ(Dialect):
-    """ActiveMQ Classic. Facts: activemq.apache.org/components/classic/documentation/stomp, observed on 5.17.
-
-    It delays only with `schedulerSupport="true"` in its configuration; without, it ignores the wish and says nothing.
-    """
-
-    name = "ActiveMQ"
-    prefetch_header = "activemq.prefetchSize"
-    reply_queues = ReplyQueues.SUBSCRIBED
-    #: It looks once in an interval and is content with a frame it sent since: silent for two, observed on 5.17.
-    silent_intervals = 2.5
-    answers_before_commit = True
-
-    def delay(self, milliseconds: int) -> Headers:
-        return {"AMQ_SCHEDULED_DELAY": str(milliseconds)}
-
-    def group(self, name: str) -> Headers:
-        return {"JMSXGroupID": name}
-
-    def declare_headers(self, destination: Destination) -> Headers:
-        return {}  # queue arguments are RabbitMQ's
-
-
 def _speakable(uri: MqUri) -> MqUri | None:
     """An mqURI that can be written and read back, else None: others name destinations as they like."""
     try:
@@ -268,5 +177,6 @@ def _speakable(uri: MqUri) -> MqUri | None:
     return uri
 
 
-def _bad_name(reason: str) -> InvalidName:
+def bad_name(reason: str) -> InvalidName:
+    """What is wrong with the name in a path."""
     return InvalidName(f"the name has {reason}", errors=[FieldError("name", reason)])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from app.connectors.stomp.activemq import ActiveMQ
 from app.connectors.stomp.artemis import Artemis
-from app.connectors.stomp.dialect import ActiveMQ, Dialect, RabbitMQ
+from app.connectors.stomp.dialect import Dialect
+from app.connectors.stomp.rabbitmq import RabbitMQ
 
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 #: rabbitmq.com/docs/stomp: `stomp.max_frame_size`, 4 MiB since 3.12.2; above it the socket is closed without ERROR.

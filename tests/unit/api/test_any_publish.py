@@ -16,9 +16,11 @@ from app.api.publish import _publication, check_size
 from app.api.request_headers import RequestHeaders
 from app.config.settings import LimitSettings, QueueSettings
 from app.connectors.base import Destination
+from app.connectors.stomp.activemq import ActiveMQ
 from app.connectors.stomp.artemis import Artemis
-from app.connectors.stomp.dialect import ActiveMQ, Dialect, RabbitMQ
+from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.frames import encode
+from app.connectors.stomp.rabbitmq import RabbitMQ
 from app.domain.errors import GatewayError
 from app.domain.message import Publication
 from app.domain.uri import MqUri

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.connectors.stomp.addresses import Address
-from app.connectors.stomp.dialect import Dialect, RabbitMQ
+from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.frames import Frame
+from app.connectors.stomp.rabbitmq import RabbitMQ
 from app.connectors.stomp.session import Session
 from app.domain.link import LinkFailed, LinkFault
 

@@ -7,7 +7,7 @@ import pytest
 from app.connectors.stomp import blame
 from app.connectors.stomp.blame import Blame
 from app.connectors.stomp.confirms import Confirms
-from app.connectors.stomp.dialect import RabbitMQ
+from app.connectors.stomp.rabbitmq import RabbitMQ
 
 UNQUOTE = RabbitMQ().unquote
 REFUSED = "access_refused: access to queue 'a/b' in vhost '/' refused for user 'guest'"

@@ -11,7 +11,8 @@ import pytest
 from app.config.settings import QueueSettings, TopicSettings
 from app.connectors.base import Delivery, Destination
 from app.connectors.stomp import subscription
-from app.connectors.stomp.dialect import ActiveMQ, Dialect
+from app.connectors.stomp.activemq import ActiveMQ
+from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.subscription import StompSubscription
 from app.domain.errors import BrokerRejected
