@@ -135,6 +135,30 @@ async def test_publishes_that_failed_leave_no_body_behind(end: str) -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("end", ["lost", "timeout"])
+async def test_transactions_that_failed_leave_no_body_behind(end: str) -> None:
+    async with ScriptedPeer.listen(Script(connected=RABBIT, receipts=False)) as peer, gateway_at(peer) as gateway:
+        made = Made(Publication)
+
+        async def put() -> None:
+            several = [Publication(body=bytes(LARGE), message_id=f"id-{number}") for number in range(3)]
+            seconds = 0.5 if end == "timeout" else WAIT
+            await gateway.publish_together(gateway.resolve(JOBS), several, timeout=seconds)
+
+        puts = [asyncio.ensure_future(put()) for _ in range(4)]
+        await peer.frames("COMMIT", 4)
+        if end == "lost":
+            (await peer.connection()).reset()
+        while puts:
+            with contextlib.suppress(ConnectionLost, ConfirmTimeout):
+                await puts.pop()
+                pytest.fail("it cannot have been confirmed")
+        await until(lambda: made.alive == 0, "all bodies are freed")
+        peer.script.receipts = True  # of DISCONNECT
+        assert gateway.budget.reserved == 0
+
+
+@pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("receipts", [True, False])
 @pytest.mark.parametrize("end", ["reply", "lost", "timeout"])
 async def test_requests_that_ended_leave_nothing_behind(end: str, receipts: bool) -> None:

@@ -26,6 +26,7 @@ from app.domain.errors import (
 MAX_OPEN = 8
 
 _ABORTED = "the transaction was not committed"
+_LATE = "no confirmation of the transaction in time: it may have been delivered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,31 +80,38 @@ class Transaction:
 
     async def _answered(self, deadline: float) -> None:
         """Every SEND was taken into the transaction; raises BrokerRejected and Unavailable."""
+        in_time = await _all_came(self._sends, deadline, when=asyncio.FIRST_EXCEPTION)
+        error = next(filter(None, map(_error, self._sends)), None)
         try:
-            async with asyncio.timeout_at(deadline):
-                await asyncio.gather(*(pending.future for pending in self._sends))
-        except TimeoutError:
-            raise BrokerUnavailable(f"the broker did not answer in time: {_ABORTED}", retry_after=1) from None
-        except ConnectionLost as error:
-            raise BrokerUnavailable(f"{error}: {_ABORTED}", retry_after=1) from None
+            if isinstance(error, ConnectionLost):
+                raise BrokerUnavailable(f"{error}: {_ABORTED}", retry_after=1)
+            if error is not None:
+                raise error
+        finally:
+            del error  # it would hold this frame, and the frame the error, until cycles are collected
+        if not in_time:
+            raise BrokerUnavailable(f"the broker did not answer in time: {_ABORTED}", retry_after=1)
 
     def _write_commit(self) -> None:
         self._commit = self._session.transact("COMMIT", self._name, confirm=self._confirm)
         self._open = False
 
     async def _settled(self, deadline: float) -> None:
+        if self._commit is None:
+            await self._handed_over(deadline)
+        elif not await _all_came((*self._sends, self._commit), deadline):
+            raise ConfirmTimeout(_LATE)
+        else:
+            self._judge(self._commit)
+
+    async def _handed_over(self, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(deadline):
-                if self._commit is None:
-                    await self._session.transport.writable()
-                else:
-                    every = (*self._sends, self._commit)
-                    await asyncio.gather(*(pending.future for pending in every), return_exceptions=True)
-        except TimeoutError:
-            raise ConfirmTimeout("no confirmation of the transaction in time: it may have been delivered") from None
-        if self._commit is not None:
-            self._judge(self._commit)
-        elif not self._session.is_open:
+                await self._session.transport.writable()
+        except TimeoutError as late:
+            late.__traceback__ = None  # it would hold what is behind it until cycles are collected
+            raise ConfirmTimeout(_LATE) from None
+        if not self._session.is_open:
             raise ConnectionLost("the connection was lost while the transaction was handed over")
 
     def _judge(self, commit: Pending) -> None:
@@ -111,19 +119,31 @@ class Transaction:
         failed = [error for error in map(_error, (*self._sends, commit)) if error is not None]
         refused = next((error for error in failed if isinstance(error, BrokerRejected)), None)
         delivered = not self._session.dialect.answers_before_commit and any(not _error(each) for each in self._sends)
-        if refused is not None and delivered:
-            raise OutcomeUnknown(f"the broker took a part of the transaction: {refused}")
-        if failed:
-            raise refused or failed[0]
+        try:
+            if refused is not None and delivered:
+                raise OutcomeUnknown(f"the broker took a part of the transaction: {refused}")
+            if failed:
+                raise refused or failed[0]
+        finally:
+            del failed, refused, commit  # as in `_answered`
 
     def _end(self) -> None:
         if self._open and self._session.is_open:
             self._session.transact("ABORT", self._name)
         for pending in (*self._sends, *([self._commit] if self._commit is not None else [])):
             self._session.forget(pending)
+            _error(pending)  # said to nobody where it came too late
         self._sends.clear()
+        self._commit = None
+
+
+async def _all_came(answers: Sequence[Pending], deadline: float, *, when: str = asyncio.ALL_COMPLETED) -> bool:
+    """Whether every one was answered before `deadline`, the loop's time, or `when` (of asyncio.wait)."""
+    left = deadline - asyncio.get_running_loop().time()
+    await asyncio.wait([each.future for each in answers], timeout=left, return_when=when)
+    return all(each.future.done() for each in answers)
 
 
 def _error(pending: Pending) -> GatewayError | None:
-    error = pending.future.exception()
+    error = pending.future.exception() if pending.future.done() else None
     return error if isinstance(error, GatewayError) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -410,3 +411,21 @@ async def test_every_message_ends_exactly_once(steps: list[str], random: Any) ->
         await worker.subscription.close(0)
     rest = (await site.consume(prefetch=1000)).bodies
     assert sorted(acked + rest) == sorted(b"%d" % number for number in range(published))
+
+
+async def test_replies_in_a_transaction_are_answers_and_nothing_is_kept(site: Site) -> None:
+    responder = await site.consume()
+    asking = asyncio.ensure_future(site.connector.request(QUEUE, Publication(body=b"?", message_id="m-1"), timeout=5))
+    await asyncio.sleep(0)
+    (delivery,) = responder.deliveries
+    assert responder.subscription.ack(delivery)
+    asked = delivery.message.headers
+    path = Destination(OTHER.uri, QueueSettings(destination=asked["reply-to"]))
+    replies = [
+        Publication(body=body, message_id=f"r-{number}", correlation_id=asked["correlation-id"])
+        for number, body in enumerate((b"first", b"second"))
+    ]
+    await site.connector.publish_together(path, replies, timeout=5)
+    reply = await asking
+    assert (reply.body, reply.mq_uri) == (b"first", QUEUE.uri)
+    assert site.connector.buffered == 0
