@@ -56,6 +56,11 @@ class Dialect:
     #: Heart-beat intervals without a byte after which the broker is given up.
     silent_intervals: ClassVar[float] = 2.0
 
+    @property
+    def has_streams(self) -> bool:
+        """Whether a Topic can have a stream behind it."""
+        return False
+
     # Names.
 
     def check_name(self, uri: MqUri) -> None:
@@ -157,6 +162,10 @@ class RabbitMQ(Dialect):
     properties: ClassVar[frozenset[str]] = frozenset(
         {"amqp-message-id", "app-id", "correlation-id", "reply-to", "type"}
     )
+
+    @property
+    def has_streams(self) -> bool:
+        return not _VERSION.search(self.server) or _version(self.server) >= (3, 9, 0)
 
     def check_name(self, uri: MqUri) -> None:
         # %2F is how a slash travels; a literal one would become a slash, that is another queue.

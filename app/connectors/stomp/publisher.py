@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination
 from app.connectors.stomp.confirms import Pending
+from app.connectors.stomp.declarations import Declarations
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link
 from app.connectors.stomp.quarantine import Quarantine
@@ -29,7 +30,14 @@ class Publisher:
     """`window` is how many publishes may be on their way, those that wait for the link included."""
 
     def __init__(
-        self, service: str, settings: ServiceSettings, link: Link, quarantine: Quarantine, *, window: int
+        self,
+        service: str,
+        settings: ServiceSettings,
+        link: Link,
+        quarantine: Quarantine,
+        streams: Declarations,
+        *,
+        window: int,
     ) -> None:
         #: Replaced when the configuration is reloaded.
         self.settings = settings
@@ -37,6 +45,7 @@ class Publisher:
         self._service = service
         self._link = link
         self._quarantine = quarantine
+        self._streams = streams
         self._window = window
         self._idle = asyncio.Event()
         self._idle.set()
@@ -67,6 +76,8 @@ class Publisher:
         deadline = loop.time() + timeout
         with self._place():
             session = self._link.current or await self._link.session(timeout)
+            if destination.settings.is_stream:
+                session = await self._streams.session(self._link, destination, deadline - loop.time())
             path, headers = self.frame(session.dialect, destination, publication)
             if path in session.stale:
                 session = await self._link.renewed(deadline - loop.time())

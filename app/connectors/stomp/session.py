@@ -31,12 +31,13 @@ _TAG = re.compile(r"no current subscription with tag 'T_([^']*)'")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where the MESSAGEs of one subscription go; `path` is its STOMP destination."""
+    """Where the MESSAGEs of one subscription go; `path` is its STOMP destination, `queue` the queue it names."""
 
     path: str
     acknowledge: bool
     on_message: Callable[[Frame], None]
     on_cancelled: Callable[[str], None]
+    queue: str = ""
 
 
 class Session:
@@ -160,7 +161,7 @@ class Session:
         self._last_id += 1
         subscription = f"{self.epoch}-{self._last_id}"
         self._routes[subscription] = route
-        pending = self.confirms.expect(route.path)
+        pending = self.confirms.expect(route.path, route.queue)
         ack = "client-individual" if route.acknowledge else "auto"
         self._protocol.subscribe(route.path, subscription, ack, headers, receipt=pending.receipt)
         return subscription, pending
@@ -198,6 +199,13 @@ class Session:
         self._check_open()
         pending = self.confirms.expect()
         self._protocol.nack(token, receipt=pending.receipt, requeue="true")
+        return pending
+
+    def confirmed_ack(self, token: str) -> Pending:
+        """ACK with a receipt."""
+        self._check_open()
+        pending = self.confirms.expect()
+        self._protocol.ack(token, receipt=pending.receipt)
         return pending
 
     # Frames in.
