@@ -35,18 +35,29 @@ _SLOW: dict[str, Slow | None] = {"gap": "gap", "latest": "latest", "disconnect":
 _BOOLEAN = {"true": True, "false": False}
 
 
-def parse(exchange: Exchange) -> StreamRequest:
-    """Read query and headers; raises InvalidParameter. The header wins: a browser updates it, not the URL."""
+_FROM = "is now, earliest, or a time of RFC 3339 such as 2026-01-02T03:04:05Z (with `+` written %2B)"
+_FROM_NO_STREAM = "is now or earliest here: only a Topic with `replay: stream` can begin at a time"
+
+
+def parse(exchange: Exchange, *, stream: bool = False) -> StreamRequest:
+    """Read query and headers; raises InvalidParameter. The header wins: a browser updates it, not the URL.
+
+    `stream`: the destination has a stream behind it.
+    """
     values = query.parse(exchange.scope["query_string"], PARAMETERS)
     if query.choice(values, "ack", {"auto": False, "explicit": True}, False):
         raise bad_parameter("ack", "is auto; explicit is not supported in this version")
     header = exchange.headers.first(b"last-event-id")
     position = header.decode(errors="replace") if header else values.get("last_event_id")
-    start = query.choice(values, "from", {"now": False, "earliest": True}, False)
+    start = values.get("from", "now")
+    since = None if start in {"now", "earliest"} else int(query.instant("from", start, _FROM))
+    if since is not None and not stream:
+        raise bad_parameter("from", _FROM_NO_STREAM)
     return StreamRequest(
         format=query.choice(values, "format", _FORMATS, "data"),
         last_event_id=position[:MAX_EVENT_ID] if position else None,
-        start="earliest" if start else "now",
+        start="earliest" if start == "earliest" else "now",
+        since=since,
         slow=query.choice(values, "slow", _SLOW, None),
         status=query.choice(values, "status", _BOOLEAN, False),
     )
@@ -75,7 +86,7 @@ class Events:
         destination = gateway.resolve(uri)
         exchange.access.mq_uri = str(uri)
         check_accepts_events(exchange.headers)
-        request = parse(exchange)
+        request = parse(exchange, stream=destination.settings.is_stream)
         if exchange.method == "HEAD":
             await exchange.start(200, HEADERS)
             await exchange.send(b"", more=False)

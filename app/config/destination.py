@@ -84,7 +84,8 @@ class TopicSettings(DestinationSettings):
 
     replay: Literal["ring", "stream"] = "ring"
     """Where replay comes from: `ring` is this process's memory, `stream` a RabbitMQ stream (3.9 or newer) that every
-    replica reads and that outlives restarts. The stream is declared and bound when the link comes up."""
+    replica reads and that outlives restarts. The stream is declared and bound when the link comes up. `Memory` keeps a
+    stream in this process."""
 
     ring_messages: Annotated[int, Field(ge=1, le=10_000_000)] = 1024
     """Messages (count) the ring keeps."""

@@ -224,8 +224,6 @@ class ServiceSettings(Section):
             raise ValueError("only one of host, hosts")
         if self.mq_type == STOMP and not self.host and not self.hosts:
             raise ValueError("`host` (or `hosts`) is missing")
-        if self.mq_type == MEMORY and any(topic.is_stream for topic in self.topics.values()):
-            raise ValueError("`replay: stream` needs a broker with streams; Memory has none")
         if self.options and self.mq_type in (STOMP, MEMORY):
             raise ValueError(f"`options` is for connectors of your own; {self.mq_type} takes none")
         return self

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from app.config.settings import ServiceSettings
+from app.config.settings import ServiceSettings, TopicSettings
 from app.connectors.base import ConnectorContext, Delivery, Destination, Listener, MQConnector, Subscription
 from app.connectors.memory_queue import MESSAGE_BYTES, MemoryQueue, QueueConsumer, Room, Stored
+from app.connectors.memory_stream import MemoryStream
 from app.domain.errors import Draining, NotSupportedByBroker, Overloaded
 from app.domain.link import LinkState, LinkStatus
 from app.domain.message import Message, Publication
+from app.domain.stream import StreamStart
 from app.domain.uri import MqUri
 
 
@@ -57,6 +59,7 @@ class MemoryMQConnector(MQConnector):
         self._room = Room()
         self._queues: dict[MqUri, MemoryQueue] = {}
         self._topics: dict[MqUri, list[Listener]] = {}
+        self._streams: dict[MqUri, MemoryStream] = {}
         self._state, self._since = LinkState.CONNECTING, time.time()
 
     def _enter(self, state: LinkState) -> None:
@@ -87,7 +90,7 @@ class MemoryMQConnector(MQConnector):
 
     @property
     def buffered(self) -> int:
-        return self._room.bytes
+        return self._room.bytes + sum(stream.bytes for stream in self._streams.values())
 
     def check(self, destination: Destination, publication: Publication) -> None:
         if publication.delay_ms is not None or publication.group is not None:
@@ -103,6 +106,8 @@ class MemoryMQConnector(MQConnector):
         if destination.uri.is_queue:
             self._store(message, publication.ttl_ms)
         else:
+            if destination.settings.is_stream:
+                self._stream(destination).append(message)
             for number, listener in enumerate(list(self._topics.get(destination.uri, ())), 1):
                 listener.on_message(Delivery(message, str(number), 1))
 
@@ -114,6 +119,11 @@ class MemoryMQConnector(MQConnector):
         if not self._room.has_place(stored):
             raise Overloaded("the queues in memory are full", retry_after=1)
         self._queue(message.mq_uri).put(stored)
+
+    def _stream(self, destination: Destination) -> MemoryStream:
+        settings = destination.settings
+        max_age = settings.stream_max_age if isinstance(settings, TopicSettings) else None
+        return self._streams.setdefault(destination.uri, MemoryStream(max_age))
 
     def _queue(self, uri: MqUri) -> MemoryQueue:
         return self._queues.setdefault(uri, MemoryQueue(self._room))
@@ -129,9 +139,18 @@ class MemoryMQConnector(MQConnector):
             del self._queues[uri]
 
     async def subscribe(
-        self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
+        self,
+        destination: Destination,
+        listener: Listener,
+        *,
+        acknowledge: bool,
+        prefetch: int,
+        timeout: float,
+        start: StreamStart | None = None,
     ) -> Subscription:
         uri = destination.uri
+        if start is not None:
+            return self._stream(destination).subscribe(listener, start, prefetch)
         if not uri.is_queue:
             self._topics.setdefault(uri, []).append(listener)
             return _TopicSubscription(partial(self._leave_topic, uri, listener))

@@ -13,11 +13,15 @@ Slow = Literal["gap", "latest", "disconnect"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRequest:
-    """What a client asked for. `slow` None means what the destination's configuration says."""
+    """What a client asked for. `slow` None means what the destination's configuration says.
+
+    `since`: from about this time on (Unix time in seconds), of a Topic with a stream behind it.
+    """
 
     format: Format = "data"
     last_event_id: str | None = None
     start: Literal["now", "earliest"] = "now"
+    since: int | None = None
     slow: Slow | None = None
     status: bool = False
 

@@ -16,6 +16,7 @@ from app.domain.uri import MqUri
 from app.gateway.closing import close_together
 from app.gateway.queue import QueueReader
 from app.gateway.stream import Counts, Reader, StreamRequest
+from app.gateway.stream_topic import StreamTopic
 from app.gateway.topic import Topic
 from app.telemetry.metrics import Metrics
 from app.wire import sse
@@ -61,7 +62,8 @@ class Streams:
         if topic is None:
             self._drop_idle()
             gaps = self._metrics.gaps
-            topic = self._topics[uri] = Topic(
+            make = StreamTopic if settings.is_stream else Topic
+            topic = self._topics[uri] = make(
                 destination,
                 settings,
                 connector,
