@@ -89,8 +89,8 @@ class Replays:
             turn.cancel()
             replay.over.set()
             del self._running[replay]
-            self._grew()
-            self._queue_again(replay)
+        self._grew()
+        self._queue_again(replay)
 
     def _end_turn(self, replay: Replay) -> None:
         if self._waiting:

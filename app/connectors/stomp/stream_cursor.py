@@ -2,7 +2,7 @@
 
 `x-stream-offset: offset=N` is inclusive, and an N that is not there is clamped without a word: below to the first
 message kept, above to the next one published. So what follows N is asked for at N, which has to come first and is
-dropped; any other first offset tells that something is missing. Observed on RabbitMQ 3.10.8.
+dropped; a first offset beyond the next one, or before it, tells that something is missing. Observed on 3.10.8.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class StreamCursor:
 
     @staticmethod
     def _missing(last: int, offset: int) -> Missing | None:
-        if last == BEFORE_FIRST:
-            return "expired" if offset > 0 else None
-        return "expired" if offset > last else "restart"
+        if offset < last:
+            return "restart"
+        return "expired" if offset > last + 1 else None
 
 
 def stream_name(destination: Destination) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.connectors.base import Delivery, Destination, Listener, Subscription
 from app.connectors.stomp.stream_cursor import StreamCursor
+from app.domain.errors import BrokerUnavailable
 from app.domain.stream import StreamStart
 from tests.stream_log import StreamLog
 from tests.unit.gateway.fakes import FakeConnector, message
@@ -35,6 +36,8 @@ class StreamBroker(FakeConnector):
         await self.open.wait()
         if self.refusals:
             raise self.refusals.pop(0)
+        if not self.up:
+            raise BrokerUnavailable("the link is down")
         reading = Reading(self, listener, start, prefetch)
         self.readings.append(reading)
         return reading
@@ -47,9 +50,17 @@ class StreamBroker(FakeConnector):
     def replays(self) -> list[Reading]:
         return [reading for reading in self.readings if reading.start.kind != "last"]
 
+    @property
+    def places(self) -> list[int]:
+        """Where the subscriptions stand that are read now."""
+        return [reading.at for reading in self.readings] if self.up else []
+
     def pump(self) -> bool:
         """Deliver what credit allows; False where there was nothing."""
-        return any([reading.pump() for reading in list(self.readings)])
+        moved = False
+        for reading in list(self.readings):
+            moved |= reading.pump()
+        return moved
 
     def lose(self) -> None:
         self.up = False
@@ -77,16 +88,16 @@ class Reading(Subscription):
         self.begin()
 
     def begin(self) -> None:
-        self._at = self._broker.log.begin(self._cursor.ask())
+        self.at = self._broker.log.begin(self._cursor.ask())
         self.unacked: set[str] = set()
 
     def pump(self) -> bool:
-        before = self._at
+        before = self.at
         while self._broker.up and self in self._broker.readings and len(self.unacked) < self._prefetch:
-            found = self._broker.log.at(self._at)
+            found = self._broker.log.at(self.at)
             if found is None:
                 break
-            self._at = found[0] + 1
+            self.at = found[0] + 1
             place = self._cursor.place(str(found[0]))
             assert place is not None
             if not place.repeated:
@@ -94,7 +105,7 @@ class Reading(Subscription):
                 self.unacked.add(token)
                 delivery = Delivery(message(found[1]), token, self._broker.epoch, place.offset, place.missing)
                 self.listener.on_message(delivery)
-        return self._at != before
+        return self.at != before
 
     def ack(self, delivery: Delivery) -> bool:
         if delivery.epoch != self._broker.epoch:
