@@ -1,4 +1,4 @@
-"""One reading of a stream's past, shared by all readers that are near it, at the pace of the fastest of them."""
+"""One reading of a stream's past, shared by all readers that are near it, at the pace of the furthest of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.gateway.stream_ring import ReplayRing
 logger = logging.getLogger("mq_gateway.streams")
 
 #: Offsets a reader may be ahead of a replay and still wait for it: it gets nothing of what lies between.
-NEARBY = 10_000
+NEARBY = 2_000
 #: Messages and bytes kept for the other readers of a replay when one has taken them.
 RING_MESSAGES = 512
 RING_BYTES = 1 << 20
@@ -65,8 +65,9 @@ class Replay:
         self._subscription: Subscription | None = None
         #: What nobody has taken, with its number in the ring.
         self._unacked: deque[tuple[int, Delivery]] = deque()
-        #: No follower needs what is not behind this offset; None where that is not known.
-        self._needed: int | None = base
+        #: Some follower is behind this offset already: nobody is waited for before it, or one that stalls would hold up
+        #: the others. Who falls out of the ring meanwhile asks for another replay.
+        self._furthest: int | None = base
         self._woken = False
 
     def covers(self, follower: Follower) -> bool:
@@ -80,7 +81,7 @@ class Replay:
 
     def join(self, follower: Follower) -> None:
         self.followers[follower] = None
-        self._know_needed()
+        self._know_furthest()
         follower.enter(self)
 
     def leave(self, follower: Follower) -> None:
@@ -90,17 +91,11 @@ class Replay:
         if not self.followers:
             self.over.set()
         else:
-            self._know_needed()
-            self._pass_over()
-            self.wake()
+            self._know_furthest()
 
-    def _know_needed(self) -> None:
-        seen = [follower.after for follower in self.followers]
-        self._needed = None if None in seen else min(offset for offset in seen if offset is not None)
-
-    def _pass_over(self) -> None:
-        """What lies before all of them they never take."""
-        cursor = None if self._needed is None else self.ring.cursor_after(self._needed)
+    def _know_furthest(self) -> None:
+        self._furthest = max((each.after for each in self.followers if each.after is not None), default=None)
+        cursor = None if self._furthest is None else self.ring.cursor_after(self._furthest)
         if cursor:
             self.taken(cursor)
 
@@ -159,7 +154,7 @@ class Replay:
             return
         self.ring.add(delivery)
         self._unacked.append((self.ring.last, delivery))
-        if self._needed is not None and offset <= self._needed:
+        if self._furthest is not None and offset <= self._furthest:
             self.taken(self.ring.last)
         self._grew()
         self.wake()

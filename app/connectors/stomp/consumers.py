@@ -63,16 +63,25 @@ class Consumers:
             self._streams.refuse(session, destination)
         if path in session.stale:
             session = await self._link.renewed(deadline - loop.time())
+        cursor = StreamCursor(start) if start is not None else None
+        patience = self._patience(session.dialect)
         subscription = StompSubscription(
             destination,
             listener,
             acknowledge=acknowledge or start is not None,
             prefetch=prefetch,
-            cursor=StreamCursor(start) if start is not None else None,
-            patience=self._patience(session.dialect),
+            patience=patience,
+            cursor=cursor,
             on_end=self._forget,
             spawn=self.chore,
         )
+        await self._establish(subscription, session, deadline, timeout)
+        self._subscriptions[subscription] = None
+        return subscription
+
+    async def _establish(
+        self, subscription: StompSubscription, session: Session, deadline: float, timeout: float
+    ) -> None:
         try:
             async with asyncio.timeout_at(deadline):
                 await subscription.establish(session, self.returns)
@@ -86,8 +95,6 @@ class Consumers:
             raise
         if subscription.ended is not None:
             raise BrokerRejected(f"the broker ended the subscription at once: {subscription.ended}")
-        self._subscriptions[subscription] = None
-        return subscription
 
     def _patience(self, dialect: Dialect) -> float | None:
         """Seconds for which a delivery may stay unacked; None where giving one back needs more than a NACK."""

@@ -70,6 +70,7 @@ def test_the_header_wins_and_is_not_trusted(header: bytes, query: bytes, positio
         b"format=xml",
         b"slow=no",
         b"from=then",
+        b"from=2026-01-02T03:04:05Z",
         b"status=1",
         b"ack=maybe",
         b"ack=explicit",
@@ -80,6 +81,25 @@ def test_the_header_wins_and_is_not_trusted(header: bytes, query: bytes, positio
 def test_what_is_wrong_is_refused(query: bytes) -> None:
     with pytest.raises(InvalidParameter):
         _request(query)
+
+
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        (b"2026-01-02T03:04:05Z", 1767323045),
+        (b"2026-01-02t03:04:05.999z", 1767323045),
+        (b"2026-01-02T04:04:05%2B01:00", 1767323045),
+    ],
+)
+def test_a_stream_can_begin_at_a_time(text: bytes, since: int) -> None:
+    request = parse(Call(method="GET", query=b"from=" + text).exchange(), stream=True)
+    assert (request.since, request.start) == (since, "now")
+
+
+@pytest.mark.parametrize("text", [b"2026-01-02", b"2026-13-02T03:04:05Z", b"2026-01-02T04:04:05+01:00", b"0", b"then"])
+def test_what_is_no_time_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidParameter, match="RFC 3339"):
+        parse(Call(method="GET", query=b"from=" + text).exchange(), stream=True)
 
 
 def _value(context: Context, name: str, **labels: str) -> float:

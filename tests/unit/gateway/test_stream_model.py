@@ -244,4 +244,4 @@ class StreamMachine(RuleBasedStateMachine):
 
 TestStream = StreamMachine.TestCase
 # One example is a whole life of a Topic, and quick.
-TestStream.settings = settings(max_examples=200, deadline=None, stateful_step_count=30)
+TestStream.settings = settings(max_examples=100, deadline=None, stateful_step_count=40)
