@@ -118,14 +118,12 @@ class Replay:
         subscription = await self._open(subscribe)
         if subscription is None:
             return
-        try:
-            self._subscription = subscription
-            self.taken(self.ring.taken)
-            await self.over.wait()
-        finally:
-            self._subscription = None
-            self._unacked.clear()
-            await subscription.close(CLOSE_DEADLINE)
+        self._subscription = subscription
+        self.taken(self.ring.taken)
+        await self.over.wait()  # cancelled at shutdown: then the end of the connection ends the subscription
+        self._subscription = None
+        self._unacked.clear()
+        await subscription.close(CLOSE_DEADLINE)
 
     async def _open(self, subscribe: Subscribe) -> Subscription | None:
         while not self.over.is_set():

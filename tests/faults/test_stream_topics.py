@@ -83,8 +83,8 @@ class Client:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT):
-        while not condition():
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - what is waited for has no event
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
 
 
 def events(*numbers: int) -> list[tuple[str, str]]:

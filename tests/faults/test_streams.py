@@ -32,7 +32,7 @@ async def read(it: Subject, start: StreamStart, prefetch: int = 10) -> tuple[Rec
 
 
 async def offsets(recorder: Recorder, subscription: Subscription, count: int) -> list[tuple[int | None, str | None]]:
-    found = []
+    found: list[tuple[int | None, str | None]] = []
     for _ in range(count):
         delivery = await recorder.next()
         assert subscription.ack(delivery)
