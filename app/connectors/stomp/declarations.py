@@ -62,6 +62,9 @@ class Declarations:
 
     async def session(self, link: Link, destination: Destination, timeout: float) -> Session:
         """The session to publish with, once the stream stands; raises BrokerUnavailable: nothing was sent."""
+        present = link.current
+        if present is not None and self._stands(present, destination):
+            return present  # nearly always
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             async with asyncio.timeout_at(deadline):
@@ -85,11 +88,15 @@ class Declarations:
         if left > 0:
             raise BrokerUnavailable(f"the stream behind {destination.uri} was refused: {why}", retry_after=left)
 
+    def _stands(self, session: Session, destination: Destination) -> bool:
+        made = self._made.get(session.dialect.path(destination)) if session is self._session else None
+        return made is not None and made.done() and not made.cancelled() and made.exception() is None
+
     async def _standing(self, session: Session, destination: Destination) -> None:
         self.refuse(session, destination)
         path = session.dialect.path(destination)
         made = self._made.get(path)
-        if made is None or (made.done() and (made.cancelled() or made.exception() is not None)):
+        if made is None or (made.done() and not self._stands(session, destination)):
             made = self._made[path] = asyncio.get_running_loop().create_task(self._declare(session, destination, path))
             made.add_done_callback(_retrieve)
         await asyncio.shield(made)
