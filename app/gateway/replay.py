@@ -109,9 +109,15 @@ class Replay:
         """Free memory: what was taken first; if that is not enough its readers end. The bytes freed by now."""
         freed = self.ring.give_way(wanted)
         if freed < wanted and self.ring.buffered > RING_BYTES:
-            for follower in list(self.followers):
-                follower.end("memory")
+            self._end_followers("memory")
         return freed
+
+    def _end_followers(self, reason: str) -> None:
+        """Their streams end with what is here; they do not queue again."""
+        followers, self.followers = list(self.followers), {}
+        self.over.set()
+        for follower in followers:
+            follower.end(reason)
 
     async def run(self, subscribe: Subscribe) -> None:
         """Read until it is over; raises BrokerRejected, NotSupportedByBroker where the broker will not have it."""
@@ -185,9 +191,7 @@ class Replay:
 
     def on_cancelled(self, detail: str) -> None:
         logger.warning("%s: a replay was ended: %s", self.ring.uri, detail)
-        self.over.set()
-        for follower in list(self.followers):
-            follower.end("cancelled")
+        self._end_followers("cancelled")
 
 
 def start_of(follower: Follower, others: list[Follower]) -> StreamStart:

@@ -77,7 +77,7 @@ class Replays:
             self._running[replay] = asyncio.get_running_loop().create_task(self._run(replay))
 
     async def _run(self, replay: Replay) -> None:
-        turn = asyncio.get_running_loop().call_later(TURN_SECONDS, self._end_turn, replay)
+        turns = asyncio.ensure_future(self._take_turns(replay))
         try:
             await replay.run(self._subscribe)
         except GatewayError as error:
@@ -86,17 +86,20 @@ class Replays:
             logger.exception("%s: a replay failed", self._uri)
             replay.on_cancelled("it failed")
         finally:
-            turn.cancel()
+            turns.cancel()
             replay.over.set()
             del self._running[replay]
         self._grew()
         self._queue_again(replay)
 
+    async def _take_turns(self, replay: Replay) -> None:
+        while not replay.over.is_set():
+            await asyncio.sleep(TURN_SECONDS)
+            self._end_turn(replay)
+
     def _end_turn(self, replay: Replay) -> None:
         if self._waiting:
             replay.over.set()
-        elif replay in self._running:
-            asyncio.get_running_loop().call_later(TURN_SECONDS, self._end_turn, replay)
 
     def _queue_again(self, replay: Replay) -> None:
         """Whoever still reads there waits behind the others, who go first."""

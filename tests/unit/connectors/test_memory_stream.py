@@ -33,7 +33,7 @@ def _filled(count: int, max_age: str | None = None, at: float | None = None) -> 
 
 
 def _told(recorder: Recorder) -> list[tuple[int | None, str | None]]:
-    found = []
+    found: list[tuple[int | None, str | None]] = []
     while not recorder.told.empty():
         delivery = recorder.told.get_nowait()
         assert isinstance(delivery, Delivery)
