@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from app.connectors.base import Destination, Subscription
+from app.connectors.stomp import declarations
 from app.domain.errors import BrokerUnavailable, NotSupportedByBroker
 from app.domain.link import LinkState
 from app.domain.stream import FIRST, LAST, StreamStart, after
@@ -83,6 +84,34 @@ async def test_a_publish_does_not_wait_for_ever(subject: Connect) -> None:
             with pytest.raises(BrokerUnavailable, match="not declared in time"):
                 await it.put(to=alerts(), timeout=0.1)
             assert peer.count("SEND") == 0
+
+
+async def test_what_comes_while_it_is_declared_is_acknowledged(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer:
+        peer.script.receipts = False
+        async with subject(peer.address, **DECLARED) as it:
+            connection, asked = await peer.frame_from("SUBSCRIBE")
+            peer.publish(b"0", b"1")
+            peer.script.receipts = True
+            await connection.release(asked["receipt"])
+            await it.put(to=alerts())
+            assert peer.unanswered() == 0
+            assert it.connector.status.epoch == 1
+
+
+async def test_a_declaration_without_an_answer_is_tried_again(
+    subject: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(declarations, "DEADLINE", 0.1)
+    async with StreamPeer.serve() as peer:
+        peer.script.receipts = False
+        async with subject(peer.address, **DECLARED) as it:
+            with pytest.raises(BrokerUnavailable, match="does not confirm"):
+                await it.put(to=alerts())
+            peer.script.receipts = True
+            await (await peer.connection()).release()
+            await it.put(to=alerts())
+            assert peer.vanished == 0
 
 
 async def test_a_refused_stream_rests_and_leaves_the_link_to_the_others(subject: Connect) -> None:
