@@ -17,6 +17,8 @@ from app.wire import sse
 AHEAD_SECONDS = 2.0
 #: So many times as long where the live ring moves on meanwhile: it may be catching up.
 AHEAD_TIMES = 15
+#: The oldest part of the live ring, one in so many, is no place to come to from a replay.
+EDGE = 4
 
 
 class StreamHome(Home, Protocol):
@@ -105,12 +107,18 @@ class StreamReader(TopicReader):
         """Read from the live ring if that has what is next."""
         live = self._stream.live
         cursor = None if self.after is None or self.after > live.end else live.cursor_after(self.after)
-        if cursor is None:
+        if cursor is None or self._is_better_off_in_the_past(cursor):
             return False
         self._leave_past()
         self._is_live = True
         self._ring, self._cursor = live, cursor
         return True
+
+    def _is_better_off_in_the_past(self, cursor: int) -> bool:
+        """While a replay has more: what is about to leave the live ring would soon be a gap."""
+        live = self._stream.live
+        near_the_end = (cursor - live.oldest) * EDGE < live.last - live.oldest
+        return near_the_end and self._replay is not None and self._find_place(self._replay) and super()._has_events()
 
     def _leave_past(self) -> None:
         if self._doubt is not None:
