@@ -115,7 +115,7 @@ async def test_an_empty_stream_has_a_position_too() -> None:
 
 
 @pytest.mark.parametrize("seen", range(-1, 10))
-async def test_any_position_is_good_on_another_replica(seen: int) -> None:
+async def test_sse_case_35_any_position_is_good_on_another_replica(seen: int) -> None:
     async with StreamPeer.serve() as peer, replica(peer) as other:
         fill(peer, *range(8))
         watcher = await Client.open(other)
@@ -190,7 +190,7 @@ async def test_a_position_ahead_of_the_ring_may_come_from_a_faster_replica() -> 
         assert await watcher.next(3) == events(2, 3, 4)
 
 
-async def test_a_lost_link_is_no_gap() -> None:
+async def test_sse_case_52_a_lost_link_is_no_gap() -> None:
     async with StreamPeer.serve() as peer, replica(peer) as gateway:
         fill(peer, 0)
         live = await Client.open(gateway)
