@@ -36,14 +36,10 @@ _BOOLEAN = {"true": True, "false": False}
 
 
 _FROM = "is now, earliest, or a time of RFC 3339 such as 2026-01-02T03:04:05Z (with `+` written %2B)"
-_FROM_NO_STREAM = "is now or earliest here: only a Topic with `replay: stream` can begin at a time"
 
 
-def parse(exchange: Exchange, *, stream: bool = False) -> StreamRequest:
-    """Read query and headers; raises InvalidParameter. The header wins: a browser updates it, not the URL.
-
-    `stream`: the destination has a stream behind it.
-    """
+def parse(exchange: Exchange) -> StreamRequest:
+    """Read query and headers; raises InvalidParameter. The header wins: a browser updates it, not the URL."""
     values = query.parse(exchange.scope["query_string"], PARAMETERS)
     if query.choice(values, "ack", {"auto": False, "explicit": True}, False):
         raise bad_parameter("ack", "is auto; explicit is not supported in this version")
@@ -51,8 +47,6 @@ def parse(exchange: Exchange, *, stream: bool = False) -> StreamRequest:
     position = header.decode(errors="replace") if header else values.get("last_event_id")
     start = values.get("from", "now")
     since = None if start in {"now", "earliest"} else int(query.instant("from", start, _FROM))
-    if since is not None and not stream:
-        raise bad_parameter("from", _FROM_NO_STREAM)
     return StreamRequest(
         format=query.choice(values, "format", _FORMATS, "data"),
         last_event_id=position[:MAX_EVENT_ID] if position else None,
@@ -86,7 +80,7 @@ class Events:
         destination = gateway.resolve(uri)
         exchange.access.mq_uri = str(uri)
         check_accepts_events(exchange.headers)
-        request = parse(exchange, stream=destination.settings.is_stream)
+        request = parse(exchange)
         if exchange.method == "HEAD":
             await exchange.start(200, HEADERS)
             await exchange.send(b"", more=False)

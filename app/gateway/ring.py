@@ -148,6 +148,11 @@ class Ring:
             return Resume(self.oldest - 1, "expired", self.missed(cursor, self.oldest - 1))
         return Resume(cursor)
 
+    def since(self, seconds: int) -> int:
+        """The cursor before what was received from this Unix time on."""
+        older = (entry.message is not None and entry.message.received_at < seconds for entry in reversed(self._entries))
+        return next((self._last - newer for newer, is_older in enumerate(older) if is_older), self.oldest - 1)
+
     def read(self, cursor: int, form: str, max_bytes: int) -> Slice:
         """What came after the cursor, up to `max_bytes` but at least one entry; joined once for all readers there."""
         key = (cursor, form, max_bytes)

@@ -15,7 +15,7 @@ Slow = Literal["gap", "latest", "disconnect"]
 class StreamRequest:
     """What a client asked for. `slow` None means what the destination's configuration says.
 
-    `since`: from about this time on (Unix time in seconds), of a Topic with a stream behind it.
+    `since`: from about this time on (Unix time in seconds).
     """
 
     format: Format = "data"

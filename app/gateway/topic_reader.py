@@ -95,4 +95,6 @@ class TopicReader(Reader):
 def _start(ring: Ring, request: StreamRequest) -> Resume:
     if request.last_event_id:
         return ring.resume(request.last_event_id)
+    if request.since is not None:
+        return Resume(ring.since(request.since))
     return Resume(ring.last if request.start == "now" else ring.oldest - 1)

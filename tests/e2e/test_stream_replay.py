@@ -64,11 +64,16 @@ async def test_every_position_is_good(tmp_path: Path, unique: Unique, broker: Ra
             assert _seen(events) == _all(*range(21))
 
 
-async def test_a_time_is_for_streams(tmp_path: Path) -> None:
-    services = {"mq": {"mq_type": "Memory", "topics": {"plain": {}}}}
+async def test_a_ring_begins_at_a_time_too(tmp_path: Path) -> None:
+    services = {"mq": {"mq_type": "Memory", "topics": {"plain": {"keep": True}}}}
     async with running(write_config(tmp_path, services)) as gateway:
-        answer = await ask(gateway.port, "GET", "/mq/mq/Topics/plain/events?from=2020-01-02T03:04:05Z")
-        assert (answer.status, answer.code) == (400, "invalid_parameter")
+        path = "/mq/mq/Topics/plain"
+        await _publish(gateway.port, path, 0, 1)
+        async with await Sse.open(gateway.port, f"{path}/events?from=2020-01-02T03:04:05Z") as stream:
+            assert [event.data for event in await stream.take(2)] == ["0", "1"]
+        async with await Sse.open(gateway.port, f"{path}/events?from=2120-01-02T03:04:05Z") as stream:
+            await _publish(gateway.port, path, 2)
+            assert [event.data for event in await stream.take(1)] == ["2"]
 
 
 @pytest.mark.rabbitmq
