@@ -38,16 +38,21 @@ _SLOW: dict[str, Slow | None] = {"gap": "gap", "latest": "latest", "disconnect":
 _BOOLEAN = {"true": True, "false": False}
 
 
+_FROM = "is now, earliest, or a time of RFC 3339 such as 2026-01-02T03:04:05Z (with `+` written %2B)"
+
+
 def parse(exchange: Exchange, uri: MqUri, settings: Settings) -> StreamRequest:
     """Read query and headers; raises InvalidParameter. The header wins: a browser updates it, not the URL."""
     values = query.parse(exchange.scope["query_string"], PARAMETERS)
     header = exchange.headers.first(b"last-event-id")
     position = header.decode(errors="replace") if header else values.get("last_event_id")
-    start = query.choice(values, "from", {"now": False, "earliest": True}, False)
+    start = values.get("from", "now")
+    since = None if start in {"now", "earliest"} else int(query.instant("from", start, _FROM))
     return StreamRequest(
         format=query.choice(values, "format", _FORMATS, "data"),
         last_event_id=position[:MAX_EVENT_ID] if position else None,
-        start="earliest" if start else "now",
+        start="earliest" if start == "earliest" else "now",
+        since=since,
         slow=query.choice(values, "slow", _SLOW, None),
         status=query.choice(values, "status", _BOOLEAN, False),
         lease=_lease(values, uri, settings),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -13,6 +14,8 @@ from app.domain.errors import FieldError, InvalidParameter
 T = TypeVar("T")
 
 _BROKEN_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+#: RFC 3339, section 5.6; T and Z in either case.
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 
 
@@ -47,6 +50,16 @@ def _decode(raw: bytes) -> str:
         return unquote_to_bytes(raw.replace(b"+", b" ")).decode()
     except UnicodeDecodeError:
         raise InvalidParameter("the query is not valid UTF-8 after decoding") from None
+
+
+def instant(name: str, text: str, rule: str) -> float:
+    """A time of RFC 3339 as Unix time in seconds; raises InvalidParameter with the rule."""
+    if not _INSTANT.fullmatch(text):
+        raise bad_parameter(name, rule)
+    try:
+        return datetime.fromisoformat(text.upper()).timestamp()
+    except (ValueError, OverflowError):
+        raise bad_parameter(name, rule) from None
 
 
 def choice(values: Mapping[str, str], name: str, options: Mapping[str, T], default: T) -> T:

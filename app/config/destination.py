@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from app.config.json_schema import JsonSchema
 from app.config.section import ReadableFile, Section, Size, TextList, only
+from app.domain.errors import InvalidName
+from app.domain.uri import check_name
 
 
 class DestinationSettings(Section):
@@ -53,6 +55,11 @@ class DestinationSettings(Section):
         """`schema`, compiled."""
         return self._schema
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether a stream stands behind it."""
+        return False
+
     @model_validator(mode="after")
     def _schema_is_one(self) -> Self:
         if self.json_schema is None:
@@ -74,6 +81,15 @@ class DestinationSettings(Section):
         return self
 
 
+def _stream_name(name: str) -> str:
+    if name.startswith("amq."):
+        raise ValueError("names with amq. in front are RabbitMQ's own")
+    try:
+        return check_name(name)
+    except InvalidName as error:
+        raise ValueError(str(error)) from None
+
+
 class QueueSettings(DestinationSettings):
     """A Queue: each message goes to exactly one consumer and is kept until one comes."""
 
@@ -86,9 +102,10 @@ class TopicSettings(DestinationSettings):
     """A Topic: each message goes to every subscriber. Its ring is what late and returning readers are
     served from."""
 
-    replay: Annotated[Literal["ring", "stream"], only("ring")] = "ring"
-    """Where replay comes from: `ring` is this process's memory. `stream` is not supported in this
-    version."""
+    replay: Literal["ring", "stream"] = "ring"
+    """Where replay comes from: `ring` is this process's memory, `stream` a RabbitMQ stream (3.9 or newer) that every
+    replica reads and that outlives restarts. The stream is declared and bound when the link comes up. `Memory` keeps a
+    stream in this process."""
 
     ring_messages: Annotated[int, Field(ge=1, le=10_000_000)] = 1024
     """Messages (count) the ring keeps."""
@@ -106,11 +123,24 @@ class TopicSettings(DestinationSettings):
     """For a reader that fell behind the ring: `gap` goes on with the oldest kept, `latest` with the
     newest, `disconnect` ends its stream."""
 
-    stream: Annotated[str | None, only(None)] = None
-    """Name of the RabbitMQ stream behind the Topic. Not supported in this version."""
+    stream: Annotated[str, AfterValidator(_stream_name)] | None = None
+    """Name of the RabbitMQ stream behind the Topic; unset: the Topic's name with `-stream` behind it."""
 
-    stream_max_age: Annotated[str | None, only(None)] = None
-    """Retention of that stream, such as `7D`. Not supported in this version."""
+    stream_max_age: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}[YMDhms]$")] | None = None
+    """Age after which the stream's messages may go, such as `7D`: a number and one of Y, M, D, h, m, s. Unset: as the
+    broker's policies say. RabbitMQ refuses another value than the one an existing stream was declared with."""
 
     subscriptions: Annotated[TextList, only([])] = Field(default_factory=list)
     """Names of durable subscriptions. Not supported in this version."""
+
+    @property
+    def is_stream(self) -> bool:
+        return self.replay == "stream"
+
+    @model_validator(mode="after")
+    def _stream_options_need_a_stream(self) -> Self:
+        if not self.is_stream and (self.stream is not None or self.stream_max_age is not None):
+            raise ValueError("`stream` and `stream_max_age` need `replay: stream`")
+        if self.is_stream and (self.destination is not None or self.arguments):
+            raise ValueError("`replay: stream` declares the stream itself: without `destination` and `arguments`")
+        return self

@@ -15,6 +15,7 @@ from app.config.settings import DestinationSettings, ServiceSettings
 from app.domain.errors import NotSupportedByBroker
 from app.domain.link import LinkState, LinkStatus
 from app.domain.message import Message, Publication
+from app.domain.stream import Missing, StreamStart
 from app.domain.uri import MqUri
 
 
@@ -28,11 +29,17 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message handed to a listener. `token` and `epoch` belong to the connector: an ack never crosses an epoch."""
+    """A message handed to a listener. `token` and `epoch` belong to the connector: an ack never crosses an epoch.
+
+    From a stream it has its `offset`; offsets rise and are not contiguous, also over reconnects. `missing` says that
+    the stream no longer has what lay between the delivery before, or the start that was asked for, and this one.
+    """
 
     message: Message
     token: str
     epoch: int
+    offset: int | None = None
+    missing: Missing | None = None
 
 
 class Listener(Protocol):
@@ -178,10 +185,18 @@ class MQConnector(ABC):
 
     @abstractmethod
     async def subscribe(
-        self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
+        self,
+        destination: Destination,
+        listener: Listener,
+        *,
+        acknowledge: bool,
+        prefetch: int,
+        timeout: float,
+        start: StreamStart | None = None,
     ) -> Subscription:
         """Consume, and return when the broker took the subscription; it outlives reconnects until closed.
 
         `acknowledge` False: taken as delivered (plain Topics). True: each delivery is acked or nacked, at most
-        `prefetch` outstanding. Raises Unavailable, BrokerRejected, ConfirmTimeout.
+        `prefetch` outstanding. With `start` the stream behind a Topic is read from there, always acknowledged: an ack
+        asks for more, and nothing goes back. Raises Unavailable, BrokerRejected, ConfirmTimeout, NotSupportedByBroker.
         """

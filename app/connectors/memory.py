@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from app.config.settings import ServiceSettings
+from app.config.settings import ServiceSettings, TopicSettings
 from app.connectors.base import ConnectorContext, Delivery, Destination, Listener, MQConnector, Subscription
 from app.connectors.memory_queue import MESSAGE_BYTES, MemoryQueue, QueueConsumer, Room, Stored
+from app.connectors.memory_stream import MemoryStream
 from app.connectors.replies import Replies, in_time
 from app.domain.errors import ConnectionLost, Draining, NoReply, NotSupportedByBroker, Overloaded
 from app.domain.link import LinkState, LinkStatus
 from app.domain.message import Message, Publication
+from app.domain.stream import StreamStart
 from app.domain.uri import MqUri
 
 
@@ -63,6 +65,7 @@ class MemoryMQConnector(MQConnector):
         self._room = Room()
         self._queues: dict[MqUri, MemoryQueue] = {}
         self._topics: dict[MqUri, list[Listener]] = {}
+        self._streams: dict[MqUri, MemoryStream] = {}
         self._replies = Replies(service, context.in_flight, context.on_event)
         self._reply_path = f"/temp-queue/{secrets.token_hex(8)}"
         self._state, self._since = LinkState.CONNECTING, time.time()
@@ -100,7 +103,7 @@ class MemoryMQConnector(MQConnector):
 
     @property
     def buffered(self) -> int:
-        return self._room.bytes
+        return self._room.bytes + sum(stream.bytes for stream in self._streams.values())
 
     def check(self, destination: Destination, publication: Publication) -> None:
         if publication.delay_ms is not None or publication.group is not None:
@@ -130,17 +133,19 @@ class MemoryMQConnector(MQConnector):
             for message, _ in received:
                 self._answer(message)
         else:
-            self._deliver(destination.uri, received)
+            self._deliver(destination, received)
 
-    def _deliver(self, uri: MqUri, received: Sequence[tuple[Message, int | None]]) -> None:
+    def _deliver(self, destination: Destination, received: Sequence[tuple[Message, int | None]]) -> None:
         """Messages to one destination, each with its time to live in milliseconds."""
-        if uri.is_queue:
-            self._store(uri, [_stored(message, ttl_ms) for message, ttl_ms in received])
+        if destination.uri.is_queue:
+            self._store(destination.uri, [_stored(message, ttl_ms) for message, ttl_ms in received])
         else:
             for message, _ in received:
-                self._spread(message)
+                self._spread(destination, message)
 
-    def _spread(self, message: Message) -> None:
+    def _spread(self, destination: Destination, message: Message) -> None:
+        if destination.settings.is_stream:
+            self._stream(destination).append(message)
         for number, listener in enumerate(list(self._topics.get(message.mq_uri, ())), 1):
             listener.on_message(Delivery(message, str(number), 1))
 
@@ -157,7 +162,7 @@ class MemoryMQConnector(MQConnector):
             awaited.owner = self
             request = _as_received(destination.uri, awaited.asked(publication))
             headers = {**request.headers, "reply-to": self._reply_path}
-            self._deliver(destination.uri, [(replace(request, headers=headers), publication.ttl_ms)])
+            self._deliver(destination, [(replace(request, headers=headers), publication.ttl_ms)])
             try:
                 reply = await in_time(awaited.reply, timeout)
             finally:
@@ -174,6 +179,11 @@ class MemoryMQConnector(MQConnector):
         for each in stored:
             self._queue(queue).put(each)
 
+    def _stream(self, destination: Destination) -> MemoryStream:
+        settings = destination.settings
+        max_age = settings.stream_max_age if isinstance(settings, TopicSettings) else None
+        return self._streams.setdefault(destination.uri, MemoryStream(max_age))
+
     def _queue(self, uri: MqUri) -> MemoryQueue:
         return self._queues.setdefault(uri, MemoryQueue(self._room))
 
@@ -188,9 +198,18 @@ class MemoryMQConnector(MQConnector):
             del self._queues[uri]
 
     async def subscribe(
-        self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
+        self,
+        destination: Destination,
+        listener: Listener,
+        *,
+        acknowledge: bool,
+        prefetch: int,
+        timeout: float,
+        start: StreamStart | None = None,
     ) -> Subscription:
         uri = destination.uri
+        if start is not None:
+            return self._stream(destination).subscribe(listener, start, prefetch)
         if not uri.is_queue:
             self._topics.setdefault(uri, []).append(listener)
             return _TopicSubscription(partial(self._leave_topic, uri, listener))

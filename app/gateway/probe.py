@@ -50,11 +50,15 @@ async def _probe_address(settings: ServiceSettings, address: Address) -> Finding
         return Finding(False, f"{fault} ({fault.fault})")
     encryption = session.transport.encryption
     broker = session.dialect.server or "unnamed broker"
+    streams = [name for name, topic in settings.topics.items() if topic.is_stream]
+    has_streams = session.dialect.has_streams
     try:
         async with asyncio.timeout(settings.connect_timeout):
             await session.disconnect()
     except TimeoutError:
         session.abort(LinkFailed(LinkFault.TIMEOUT, "no answer to DISCONNECT"))
+    if streams and not has_streams:
+        return Finding(False, f"{address}: {broker} has no streams, which `replay: stream` of {streams[0]} needs")
     login = settings.user or "the certificate" if settings.tls is not None else settings.user or "nobody"
     return Finding(True, f"{address}: {encryption}, {broker}, logged in as {login}, vhost {settings.vhost}")
 

@@ -25,10 +25,15 @@ _MEMO_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class Entry:
-    """One event, or (without message) a lost link. `encoded` holds the bytes per format, made at the first use."""
+    """One event, or (without message) a gap and its reason. `encoded` holds the bytes per format, from the first use.
+
+    `mark` is what the position after it names.
+    """
 
     number: int
+    mark: int
     message: Message | None
+    gap: str = ""
     encoded: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -86,16 +91,16 @@ class Ring:
         return f"{self.epoch}.{cursor}"
 
     def append(self, message: Message) -> None:
-        self._append(message, message.size)
+        self._append(Entry(self._last + 1, self._last + 1, message))
 
     def append_gap(self) -> None:
         """The link was lost: whoever reads across this place is told."""
-        self._append(None, 0)
+        self._append(Entry(self._last + 1, self._last + 1, None, "link_lost"))
 
-    def _append(self, message: Message | None, size: int) -> None:
+    def _append(self, entry: Entry) -> None:
         self._last += 1
-        self._entries.append(Entry(self._last, message))
-        self._held += size + _ENTRY_BYTES
+        self._entries.append(entry)
+        self._held += _cost(entry)
         self._forget_slices()
         while len(self._entries) > self._max_events or self._held > self._max_bytes:
             if not self._evict():
@@ -103,13 +108,20 @@ class Ring:
 
     def _evict(self) -> bool:
         """Let the oldest go; False where only the newest is left: it stays whatever its size, to be delivered."""
-        if len(self._entries) <= 1:
+        if not self._may_evict():
             return False
         entry = self._entries.popleft()
+        self._evicted(entry)
         self._held -= _cost(entry)
         if entry.message is None:
             self._last_evicted_gap = entry.number
         return True
+
+    def _may_evict(self) -> bool:
+        return len(self._entries) > 1
+
+    def _evicted(self, entry: Entry) -> None:
+        """It is no longer here."""
 
     def give_way(self, wanted: int) -> int:
         """Free at least `wanted` bytes if they are to be had, the oldest entries first; the bytes freed."""
@@ -135,6 +147,11 @@ class Ring:
         if cursor + 1 < self.oldest:
             return Resume(self.oldest - 1, "expired", self.missed(cursor, self.oldest - 1))
         return Resume(cursor)
+
+    def since(self, seconds: int) -> int:
+        """The cursor before what was received from this Unix time on."""
+        older = (entry.message is not None and entry.message.received_at < seconds for entry in reversed(self._entries))
+        return next((self._last - newer for newer, is_older in enumerate(older) if is_older), self.oldest - 1)
 
     def read(self, cursor: int, form: str, max_bytes: int) -> Slice:
         """What came after the cursor, up to `max_bytes` but at least one entry; joined once for all readers there."""
@@ -168,7 +185,7 @@ class Ring:
             size += len(data)
             cursor = entry.number
             events += entry.message is not None
-            gaps += ["link_lost"] if entry.message is None else []
+            gaps += [entry.gap] if entry.message is None else []
         return Slice(b"".join(parts), cursor, events, tuple(gaps))
 
     def _encode(self, entry: Entry, form: str) -> bytes:
@@ -179,9 +196,9 @@ class Ring:
         return data
 
     def _encoded(self, entry: Entry, form: str) -> bytes:
-        position = self.position(entry.number)
+        position = f"{self.epoch}.{entry.mark}"
         if entry.message is None:
-            return sse.gap(str(self.uri), "link_lost", None, position=position)
+            return sse.gap(str(self.uri), entry.gap, None, position=position)
         return sse.FORMATS[form](entry.message, position)
 
 

@@ -21,11 +21,15 @@ class StreamLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRequest:
-    """What a client asked for. `slow` None means what the destination's configuration says; `lease` None: auto."""
+    """What a client asked for. `slow` None means what the destination's configuration says; `lease` None: auto.
+
+    `since`: from about this time on (Unix time in seconds).
+    """
 
     format: Format = "data"
     last_event_id: str | None = None
     start: Literal["now", "earliest"] = "now"
+    since: int | None = None
     slow: Slow | None = None
     status: bool = False
     lease: StreamLease | None = None

@@ -17,6 +17,7 @@ from app.gateway.closing import close_together
 from app.gateway.lease_stream import LeaseReader
 from app.gateway.queue import QueueReader
 from app.gateway.stream import Counts, Reader, StreamRequest
+from app.gateway.stream_topic import StreamTopic
 from app.gateway.takings import Takings
 from app.gateway.topic import Topic
 from app.telemetry.metrics import Metrics
@@ -69,7 +70,8 @@ class Streams:
         if topic is None:
             self._drop_idle()
             gaps = self._metrics.gaps
-            topic = self._topics[uri] = Topic(
+            make = StreamTopic if settings.is_stream else Topic
+            topic = self._topics[uri] = make(
                 destination,
                 settings,
                 connector,

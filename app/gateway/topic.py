@@ -9,9 +9,9 @@ from collections.abc import Callable
 from app.config.settings import TopicSettings
 from app.connectors.base import Delivery, Destination, MQConnector, Subscription
 from app.domain.errors import BrokerRejected, BrokerUnavailable, GatewayError
-from app.gateway.ring import Resume, Ring
-from app.gateway.stream import Batch, Counts, Reader, Slow, StreamRequest
-from app.wire import sse
+from app.gateway.ring import Ring
+from app.gateway.stream import Counts, StreamRequest
+from app.gateway.topic_reader import TopicReader
 
 logger = logging.getLogger("mq_gateway.streams")
 
@@ -85,7 +85,7 @@ class Topic:
 
     def tell_size(self) -> None:
         """The ring may have changed: a message came, or was encoded for somebody."""
-        size = self._ring.buffered
+        size = self.buffered
         if size != self._told_size:
             grown, self._told_size = size - self._told_size, size
             self._grew(grown)
@@ -102,7 +102,7 @@ class Topic:
         self._openers += 1
         try:
             await self._ensure_upstream(timeout)
-            reader = TopicReader(self, self._ring, request)
+            reader = self._new_reader(request)
             self.readers.add(reader)
             if self._retired:
                 reader.end("reload")
@@ -110,6 +110,9 @@ class Topic:
             self._openers -= 1
             self._linger_if_idle()
         return reader
+
+    def _new_reader(self, request: StreamRequest) -> TopicReader:
+        return TopicReader(self, self._ring, request)
 
     async def _ensure_upstream(self, timeout: float) -> None:
         try:
@@ -123,12 +126,15 @@ class Topic:
         self._cancelled = None
         self._untold_loss = False
         self._gone.clear()
-        upstream = await self._connector.subscribe(
-            self.destination, self, acknowledge=False, prefetch=self.settings.prefetch, timeout=timeout
-        )
+        upstream = await self._ask(timeout)
         if self._cancelled is not None:  # taken and ended within one turn of the loop
             raise BrokerRejected(f"the broker ended the subscription: {self._cancelled}")
         self._upstream = upstream
+
+    async def _ask(self, timeout: float) -> Subscription:
+        return await self._connector.subscribe(
+            self.destination, self, acknowledge=False, prefetch=self.settings.prefetch, timeout=timeout
+        )
 
     def leave(self, reader: TopicReader) -> None:
         self.readers.discard(reader)
@@ -217,6 +223,10 @@ class Topic:
         self._cancelled = detail
         self._gone.set()
         self._untold_loss = False
+        self._end_life()
+
+    def _end_life(self) -> None:
+        """What follows has nothing to do with what was: readers come back, and are told."""
         self._begin_anew()
         for reader in list(self.readers):
             reader.end("cancelled")
@@ -231,65 +241,3 @@ class Topic:
         self._woken = False
         for reader in self.readers:
             reader.wake()
-
-
-class TopicReader(Reader):
-    """A cursor into the ring."""
-
-    def __init__(self, topic: Topic, ring: Ring, request: StreamRequest) -> None:
-        super().__init__(topic.counts())
-        self._topic = topic
-        self._ring = ring
-        self._format = request.format
-        self._slow: Slow = request.slow or topic.settings.slow
-        #: Number of the last entry that this reader gets, once its stream ends.
-        self._until: int | None = None
-        resume = _start(ring, request)
-        self._cursor = resume.cursor
-        self.opening = sse.position_only(ring.position(self._cursor))
-        if resume.gap is not None:
-            self.opening += self._gap(resume.gap, resume.missed)
-
-    def _gap(self, reason: str, missed: int | None) -> bytes:
-        self._topic.tell_gap(reason)
-        position = self._ring.position(self._cursor)
-        return sse.gap(str(self._ring.uri), reason, missed, position=position)
-
-    def end(self, reason: str) -> None:
-        # What comes from now on is not waited for: a busy Topic would never let its readers go.
-        if self._end is None:
-            self._until = self._ring.last
-        super().end(reason)
-
-    def _has_events(self) -> bool:
-        return self._cursor < (self._ring.last if self._until is None else self._until)
-
-    def _take_events(self, max_bytes: int) -> Batch:
-        gap = self._catch_up() if self._cursor + 1 < self._ring.oldest else b""
-        if self._end == "slow":
-            return Batch(gap, 0, "slow")
-        piece = self._ring.read(self._cursor, self._format, max_bytes)
-        self._cursor = piece.cursor
-        self._topic.tell_size()
-        for reason in piece.gaps:
-            self._topic.tell_gap(reason)
-        return Batch(gap + piece.data, piece.events)
-
-    def _catch_up(self) -> bytes:
-        """The ring went on without this reader: say so, and go where its policy says."""
-        if self._slow == "disconnect":
-            self._end = "slow"  # the position it has makes the gap known when it comes back
-            return b""
-        target = self._ring.last - 1 if self._slow == "latest" else self._ring.oldest - 1
-        missed = self._ring.missed(self._cursor, target)
-        self._cursor = target
-        return self._gap("slow", missed)
-
-    async def close(self) -> None:
-        self._topic.leave(self)
-
-
-def _start(ring: Ring, request: StreamRequest) -> Resume:
-    if request.last_event_id:
-        return ring.resume(request.last_event_id)
-    return Resume(ring.last if request.start == "now" else ring.oldest - 1)

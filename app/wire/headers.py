@@ -42,7 +42,7 @@ RESERVED_PREFIXES = ("x-", "activemq.", "amq_", "_amq_", "jms", "mq-", "_hornetq
 _TRANSPORT_NAMES = frozenset(
     """
     ack amqp-message-id content-length content-type destination id message-id mq-message-id receipt
-    redelivered subscription transaction
+    redelivered subscription transaction x-stream-offset
     """.split()
 )
 

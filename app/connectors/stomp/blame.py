@@ -45,7 +45,7 @@ class Blame:
         named = self._confirms.with_id(receipt)
         if named is None:
             quoted = set(_QUOTED.findall(text))
-            fits = [pending for pending in self._confirms if quoted & _parts(pending.path, unquote)]
+            fits = [pending for pending in self._confirms if quoted & {*_parts(pending.path, unquote), pending.queue}]
             loose = any(quoted & _parts(path, unquote) for path in self._loose)
             named = fits[0] if len(fits) == 1 and not loose else None
         if named is not None:

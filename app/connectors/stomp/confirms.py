@@ -11,11 +11,15 @@ from app.domain.errors import GatewayError
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A frame whose RECEIPT has not come. `path` is its STOMP destination, empty where it has none."""
+    """A frame whose RECEIPT has not come. `path` is its STOMP destination, empty where it has none.
+
+    `queue` is a name in its headers that an ERROR may quote instead.
+    """
 
     receipt: str
     path: str
     future: asyncio.Future[None]
+    queue: str = ""
 
 
 class Confirms:
@@ -32,10 +36,10 @@ class Confirms:
     def __iter__(self) -> Iterator[Pending]:
         return iter(tuple(self._pending.values()))
 
-    def expect(self, path: str = "") -> Pending:
+    def expect(self, path: str = "", queue: str = "") -> Pending:
         """Register a receipt that the next frame will ask for; the ids are never used twice on a connection."""
         self._last += 1
-        pending = Pending(f"r{self._last}", path, asyncio.get_running_loop().create_future())
+        pending = Pending(f"r{self._last}", path, asyncio.get_running_loop().create_future(), queue)
         self._pending[pending.receipt] = pending
         return pending
 

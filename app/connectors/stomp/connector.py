@@ -12,15 +12,18 @@ from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext, Destination, Listener, MQConnector, Subscription
 from app.connectors.replies import Replies
 from app.connectors.stomp.consumers import Consumers
+from app.connectors.stomp.declarations import Declarations
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link, Residents
 from app.connectors.stomp.publisher import Publisher
 from app.connectors.stomp.quarantine import Quarantine
 from app.connectors.stomp.requester import Requester
+from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.session import Session
 from app.domain.errors import InvalidName
 from app.domain.link import LinkState, LinkStatus, combined
 from app.domain.message import Message, Publication
+from app.domain.stream import StreamStart
 from app.domain.uri import DestinationType, MqUri
 
 #: Seconds for what is still to be done when the connection has been ended.
@@ -44,10 +47,13 @@ class StompMQConnector(MQConnector):
         split = settings.connections == "split"
         names = (f"{service} (publishing)", f"{service} (consuming)") if split else (service,)
         self._links = tuple(self._link(name) for name in names)
-        self._publisher = Publisher(service, settings, self._links[0], self._quarantine, window=context.in_flight)
+        self._streams = Declarations()
+        self._publisher = Publisher(
+            service, settings, self._links[0], self._quarantine, self._streams, window=context.in_flight
+        )
         self._replies = Replies(service, context.in_flight, context.on_event)
         self._requester = Requester(service, self._publisher, self._replies)
-        self._consumers = Consumers(service, settings, self._links[-1], self._quarantine)
+        self._consumers = Consumers(service, settings, self._links[-1], self._quarantine, self._streams)
         self._running: list[asyncio.Task[None]] = []
 
     def _link(self, name: str) -> Link:
@@ -99,10 +105,17 @@ class StompMQConnector(MQConnector):
         return await self._requester.request(destination, publication, timeout)
 
     async def subscribe(
-        self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
+        self,
+        destination: Destination,
+        listener: Listener,
+        *,
+        acknowledge: bool,
+        prefetch: int,
+        timeout: float,
+        start: StreamStart | None = None,
     ) -> Subscription:
         return await self._consumers.subscribe(
-            destination, listener, acknowledge=acknowledge, prefetch=prefetch, timeout=timeout
+            destination, listener, acknowledge=acknowledge, prefetch=prefetch, timeout=timeout, start=start
         )
 
     def quarantined(self, destination: Destination) -> bool:
@@ -117,7 +130,20 @@ class StompMQConnector(MQConnector):
         self._learn(session)
         session.on_ended = self._subscription_ended
         self._quarantine.up(link, session)
-        return self._consumers.restore(session) if link == self._links[-1].name else _nothing()
+        consumes = link == self._links[-1].name
+        if link != self._links[0].name:
+            return self._consumers.restore(session)
+        declare = partial(self._streams.declare, self._stream_topics())
+        restore = self._consumers.restore(session, declare) if consumes else declare()
+        self._streams.up(session, self._consumers.returns if consumes else Returns(session))
+        return restore
+
+    def _stream_topics(self) -> list[Destination]:
+        return [
+            Destination(MqUri(self.service, DestinationType.TOPICS, name), settings)
+            for name, settings in self.settings.topics.items()
+            if settings.is_stream
+        ]
 
     def _subscription_ended(self, path: str) -> None:
         """A queue was deleted under its consumer: only another connection makes RabbitMQ declare it again.
@@ -168,6 +194,9 @@ class StompMQConnector(MQConnector):
         for link in self._links:
             if link.current is not None:
                 self._learn(link.current)
+        self._streams.forget_refusals()
+        if self._links[0].current is not None:
+            self._consumers.chore(self._streams.declare(self._stream_topics()))
         return True
 
     def _apply(self) -> None:
@@ -194,7 +223,3 @@ class StompMQConnector(MQConnector):
             task.cancel()
         for link in self._links:
             link.finish()
-
-
-async def _nothing() -> None:
-    """There is nothing to restore on a link that only publishes."""

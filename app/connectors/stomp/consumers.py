@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination, Listener
+from app.connectors.stomp.declarations import Declarations
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link
 from app.connectors.stomp.quarantine import Quarantine
 from app.connectors.stomp.restore import Restorer
 from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.session import Session
+from app.connectors.stomp.stream_cursor import StreamCursor
 from app.connectors.stomp.subscription import StompSubscription
 from app.domain.errors import BrokerRejected, BrokerUnavailable, ConfirmTimeout, ConnectionLost
+from app.domain.stream import StreamStart
 
 #: The part of the broker's `consumer_timeout` after which a delivery is given back.
 PATIENCE = 0.8
@@ -24,7 +27,9 @@ PATIENCE = 0.8
 class Consumers:
     """They outlive connections; what their end still has to do goes on without whoever asked for it."""
 
-    def __init__(self, service: str, settings: ServiceSettings, link: Link, quarantine: Quarantine) -> None:
+    def __init__(
+        self, service: str, settings: ServiceSettings, link: Link, quarantine: Quarantine, streams: Declarations
+    ) -> None:
         #: Replaced when the configuration is reloaded.
         self.settings = settings
         #: What is still being done; ended by the connector.
@@ -32,12 +37,21 @@ class Consumers:
         self._service = service
         self._link = link
         self._quarantine = quarantine
-        self._returns: Returns | None = None
+        self._streams = streams
+        #: Of the present connection.
+        self.returns: Returns | None = None
         self._restorer = Restorer()
         self._subscriptions: dict[StompSubscription, None] = {}
 
     async def subscribe(
-        self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
+        self,
+        destination: Destination,
+        listener: Listener,
+        *,
+        acknowledge: bool,
+        prefetch: int,
+        timeout: float,
+        start: StreamStart | None = None,
     ) -> StompSubscription:
         """As MQConnector.subscribe."""
         loop = asyncio.get_running_loop()
@@ -45,42 +59,65 @@ class Consumers:
         session = await self._link.session(timeout)
         path = session.dialect.path(destination)
         self._quarantine.refuse(path)
+        if start is not None:
+            self._streams.refuse(session, destination)
         if path in session.stale:
             session = await self._link.renewed(deadline - loop.time())
+        cursor = StreamCursor(start) if start is not None else None
+        patience = self._patience(session.dialect)
         subscription = StompSubscription(
             destination,
             listener,
-            acknowledge=acknowledge,
+            acknowledge=acknowledge or start is not None,
             prefetch=prefetch,
-            patience=self._patience(session.dialect),
+            patience=patience,
+            cursor=cursor,
             on_end=self._forget,
-            spawn=self._chore,
+            spawn=self.chore,
         )
+        await self._establish(subscription, session, deadline, timeout)
+        self._subscriptions[subscription] = None
+        return subscription
+
+    async def _establish(
+        self, subscription: StompSubscription, session: Session, deadline: float, timeout: float
+    ) -> None:
         try:
             async with asyncio.timeout_at(deadline):
-                await subscription.establish(session, self._returns)
+                await subscription.establish(session, self.returns)
         except TimeoutError:
-            self._chore(subscription.close(timeout))
+            self.chore(subscription.close(timeout))
             raise ConfirmTimeout(f"{self._service} did not confirm the subscription within {timeout:g} s") from None
         except ConnectionLost as error:
             raise BrokerUnavailable(f"the link was lost while subscribing: {error}", retry_after=1) from None
         except asyncio.CancelledError:
-            self._chore(subscription.close(timeout))
+            self.chore(subscription.close(timeout))
             raise
         if subscription.ended is not None:
             raise BrokerRejected(f"the broker ended the subscription at once: {subscription.ended}")
-        self._subscriptions[subscription] = None
-        return subscription
 
     def _patience(self, dialect: Dialect) -> float | None:
         """Seconds for which a delivery may stay unacked; None where giving one back needs more than a NACK."""
         timeout = self.settings.consumer_timeout or dialect.consumer_timeout
         return None if timeout is None or not dialect.nack_requeues else timeout * PATIENCE
 
-    def restore(self, session: Session) -> Coroutine[Any, Any, None]:
-        """On a new connection."""
-        self._returns = Returns(session)
-        return self._restorer.restore(list(self._subscriptions), session, self._returns)
+    def restore(
+        self, session: Session, before: Callable[[], Awaitable[None]] | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """On a new connection, when `before` is done."""
+        self.returns = Returns(session)
+        return self._restore(list(self._subscriptions), session, self.returns, before)
+
+    async def _restore(
+        self,
+        subscriptions: list[StompSubscription],
+        session: Session,
+        returns: Returns,
+        before: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        if before is not None:
+            await before()
+        await self._restorer.restore(subscriptions, session, returns)
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -90,7 +127,8 @@ class Consumers:
     def _forget(self, subscription: StompSubscription) -> None:
         self._subscriptions.pop(subscription, None)
 
-    def _chore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def chore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do this in the background; ended by the connector."""
         task = asyncio.get_running_loop().create_task(work)
         self.chores.add(task)
         task.add_done_callback(self.chores.discard)

@@ -66,6 +66,11 @@ class Dialect:
     #: Heart-beat intervals without a byte after which the broker is given up.
     silent_intervals: ClassVar[float] = 2.0
 
+    @property
+    def has_streams(self) -> bool:
+        """Whether a Topic can have a stream behind it."""
+        return False
+
     # Names.
 
     def check_name(self, uri: MqUri) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination
 from app.connectors.stomp.confirms import Pending
+from app.connectors.stomp.declarations import Declarations
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link
 from app.connectors.stomp.quarantine import Quarantine
@@ -54,7 +55,14 @@ class Publisher:
     """`window` is how many publishes may be on their way, those that wait for the link included."""
 
     def __init__(
-        self, service: str, settings: ServiceSettings, link: Link, quarantine: Quarantine, *, window: int
+        self,
+        service: str,
+        settings: ServiceSettings,
+        link: Link,
+        quarantine: Quarantine,
+        streams: Declarations,
+        *,
+        window: int,
     ) -> None:
         #: Replaced when the configuration is reloaded.
         self.settings = settings
@@ -62,6 +70,7 @@ class Publisher:
         self._service = service
         self._link = link
         self._quarantine = quarantine
+        self._streams = streams
         self._window = window
         self._transactions = asyncio.Semaphore(MAX_OPEN)
         self._turn = asyncio.Lock()
@@ -101,10 +110,15 @@ class Publisher:
             await self._send(session, destination, publication, patience, confirm=confirm)
 
     async def session(self, destination: Destination, patience: Patience) -> Session:
-        """The connection for a publish to this destination; raises BrokerUnavailable, Draining, InvalidName."""
+        """The connection for a publish to this destination, once the stream behind it stands, where there is one.
+
+        Raises BrokerUnavailable, Draining, InvalidName, NotSupportedByBroker.
+        """
         session = self._link.current or await self._link.session(patience.left)
         if session.stale and session.dialect.path(destination) in session.stale:
             session = await self._link.renewed(patience.left)
+        if destination.settings.is_stream:
+            session = await self._streams.session(self._link, destination, patience.left)
         return session
 
     async def ask(

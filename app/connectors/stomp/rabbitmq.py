@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -13,6 +14,17 @@ from app.domain.uri import MqUri
 
 #: Bytes of a property in AMQP 0-9-1 (section 4.2.5.3, "short string").
 _SHORT_STRING = 255
+
+_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+
+
+def version(server: str) -> tuple[int, int, int] | None:
+    """Of a `server` header such as `RabbitMQ/3.10.8`; None where it names none."""
+    found = _VERSION.search(server)
+    if found is None:
+        return None
+    major, minor, patch = found.groups(default="0")
+    return int(major), int(minor), int(patch)
 
 
 class RabbitMQ(Dialect):
@@ -29,6 +41,11 @@ class RabbitMQ(Dialect):
     properties: ClassVar[frozenset[str]] = frozenset(
         {"amqp-message-id", "app-id", "correlation-id", "reply-to", "type"}
     )
+
+    @property
+    def has_streams(self) -> bool:
+        known = version(self.server)
+        return known is None or known >= (3, 9, 0)
 
     def check_name(self, uri: MqUri) -> None:
         # %2F is how a slash travels; a literal one would become a slash, that is another queue.

@@ -13,7 +13,8 @@ from app.connectors.replies import Replies, in_time
 from app.connectors.stomp.dialect import ReplyQueues
 from app.connectors.stomp.publisher import Patience, Publisher, ReplyTo
 from app.connectors.stomp.received import message_of
-from app.connectors.stomp.session import Route, Session
+from app.connectors.stomp.route import Route
+from app.connectors.stomp.session import Session
 from app.domain.errors import BrokerUnavailable, ConnectionLost, GatewayError, NoReply, NotSupportedByBroker
 from app.domain.link import LinkFailed
 from app.domain.message import Message, Publication

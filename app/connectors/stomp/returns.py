@@ -5,6 +5,8 @@ subscription. But an ack id is `T_<subscription>@@<session>@<n>` with n counted 
 plugin looks only at whether the subscription exists: NACK under the id of a living one puts the message back.
 A message that was under way when UNSUBSCRIBE took effect comes as an ERROR without its number; numbers are
 consecutive, so it is the one after the last seen. Observed on RabbitMQ 3.10.8 and held by an integration test.
+
+What a stream delivered goes back with ACK: it stays in the stream, and RabbitMQ ends the connection over a NACK.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from collections.abc import Iterable
 
 from stomp.utils import Frame
 
-from app.connectors.stomp.session import Route, Session
+from app.connectors.stomp.route import Route
+from app.connectors.stomp.session import Session
 from app.domain.errors import GatewayError
 from app.domain.link import LinkFailed, LinkFault
 
@@ -37,6 +40,7 @@ class Returns:
         self._prefix = ""
         self._last = 0
         self._ended: deque[str] = deque(maxlen=_MAX_ENDED)
+        self._ended_streams: deque[str] = deque(maxlen=_MAX_ENDED)
         self._janitor: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         session.on_tag = self._seen
@@ -47,33 +51,35 @@ class Returns:
         self._prefix, _, number = rest.rpartition("@@")
         self._last = int(number) if number.isascii() and number.isdigit() else self._last
 
-    def ended(self, subscription: str) -> None:
+    def ended(self, subscription: str, *, stream: bool = False) -> None:
         """A subscription with acknowledgement was ended; remember it for messages still under way."""
-        self._ended.append(subscription)
+        (self._ended_streams if stream else self._ended).append(subscription)
 
     def _orphan(self, subscription: str) -> None:
         self._last += 1
-        if subscription in self._ended:
+        stream = subscription in self._ended_streams
+        if stream or subscription in self._ended:
             token = f"T_{subscription}@@{self._prefix}@@{self._last}"
-            task = asyncio.get_running_loop().create_task(self.give_back([token]))
+            task = asyncio.get_running_loop().create_task(self.give_back([token], stream=stream))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def give_back(self, tokens: Iterable[str]) -> None:
+    async def give_back(self, tokens: Iterable[str], *, stream: bool = False) -> None:
         """Put these messages back on their queue; ends the connection where nothing else would free them."""
         try:
             async with asyncio.timeout(_DEADLINE):
-                await self._nack_all(list(tokens))
+                await self._answer_all(list(tokens), stream=stream)
         except (GatewayError, TimeoutError) as error:
             logger.warning("%s: messages cannot be given back: %s", self._session.address, error)
             self._session.abort(LinkFailed(LinkFault.INTERNAL, "reconnecting to give messages back to their queue"))
 
-    async def _nack_all(self, tokens: list[str]) -> None:
+    async def _answer_all(self, tokens: list[str], *, stream: bool) -> None:
         borrowed = await self._living_subscription()
         *others, last = (f"T_{borrowed}@@{token.partition('@@')[2]}" for token in tokens)
+        session = self._session
         for token in others:
-            self._session.nack(token)
-        await self._session.confirmed_nack(last).future
+            session.ack(token) if stream else session.nack(token)
+        await (session.confirmed_ack(last) if stream else session.confirmed_nack(last)).future
 
     async def _living_subscription(self) -> str:
         if self._janitor is None:

@@ -7,7 +7,6 @@ import logging
 import re
 import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from stomp import constants as stomp
 from stomp.protocol import Protocol12
@@ -20,6 +19,7 @@ from app.connectors.stomp.confirms import Confirms, Pending
 from app.connectors.stomp.dialect import Dialect, Headers
 from app.connectors.stomp.login import error_text, login_of, refused_login
 from app.connectors.stomp.recognise import recognise
+from app.connectors.stomp.route import Route
 from app.connectors.stomp.transport import StompTransport
 from app.domain.errors import BrokerRejected, BrokerUnavailable, ConnectionLost
 from app.domain.link import LinkFailed, LinkFault
@@ -28,16 +28,6 @@ from app.domain.uri import MqUri
 logger = logging.getLogger("mq_gateway.stomp")
 
 _TAG = re.compile(r"no current subscription with tag 'T_([^']*)'")
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where the MESSAGEs of one subscription go; `path` is its STOMP destination."""
-
-    path: str
-    acknowledge: bool
-    on_message: Callable[[Frame], None]
-    on_cancelled: Callable[[str], None]
 
 
 class Session:
@@ -173,7 +163,7 @@ class Session:
         self._last_id += 1
         subscription = f"{self.epoch}-{self._last_id}"
         self._routes[subscription] = route
-        pending = self.confirms.expect(route.path)
+        pending = self.confirms.expect(route.path, route.queue)
         ack = "client-individual" if route.acknowledge else "auto"
         self._protocol.subscribe(route.path, subscription, ack, headers, receipt=pending.receipt)
         return subscription, pending
@@ -219,6 +209,13 @@ class Session:
         self._check_open()
         pending = self.confirms.expect()
         self._protocol.nack(token, receipt=pending.receipt, requeue="true")
+        return pending
+
+    def confirmed_ack(self, token: str) -> Pending:
+        """ACK with a receipt."""
+        self._check_open()
+        pending = self.confirms.expect()
+        self._protocol.ack(token, receipt=pending.receipt)
         return pending
 
     # Frames in.

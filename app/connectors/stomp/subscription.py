@@ -10,9 +10,12 @@ from stomp import constants as stomp
 from stomp.utils import Frame
 
 from app.connectors.base import Delivery, Destination, Listener, Subscription
+from app.connectors.stomp.confirms import Pending
 from app.connectors.stomp.received import message_of
 from app.connectors.stomp.returns import Returns
-from app.connectors.stomp.session import Route, Session
+from app.connectors.stomp.route import Route
+from app.connectors.stomp.session import Session
+from app.connectors.stomp.stream_cursor import OFFSET_HEADER, Place, StreamCursor, stream_headers, stream_name
 from app.connectors.stomp.unacked import Unacked
 from app.domain.errors import GatewayError
 from app.domain.link import LinkFailed, LinkFault
@@ -32,6 +35,7 @@ class StompSubscription(Subscription):
         acknowledge: bool,
         prefetch: int,
         patience: float | None = None,
+        cursor: StreamCursor | None = None,
         on_end: Callable[[StompSubscription], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
@@ -39,6 +43,8 @@ class StompSubscription(Subscription):
         self._listener = listener
         self._acknowledge = acknowledge
         self._prefetch = prefetch
+        #: Of a stream: where it goes on. What it delivered is never given back, only acked.
+        self._cursor = cursor
         self._on_end = on_end
         self._spawn = spawn
         #: Why the broker ended it, None while it has not.
@@ -55,9 +61,7 @@ class StompSubscription(Subscription):
         path = dialect.path(self.destination)
         self._session, self._returns = session, returns
         self._unacked.clear()
-        route = Route(path, self._acknowledge, self._on_frame, self._on_cancelled)
-        headers = dialect.subscribe_headers(self.destination, self._prefetch if self._acknowledge else None)
-        self._id, pending = session.subscribe(route, headers)
+        self._id, pending = self._subscribe(session)
         if self.destination.settings.arguments:
             session.declared.add(path)
         try:
@@ -67,6 +71,16 @@ class StompSubscription(Subscription):
             raise
         finally:
             session.forget(pending)
+
+    def _subscribe(self, session: Session) -> tuple[str, Pending]:
+        path, queue = session.dialect.path(self.destination), ""
+        if self._cursor is None:
+            prefetch = self._prefetch if self._acknowledge else None
+            headers = session.dialect.subscribe_headers(self.destination, prefetch)
+        else:
+            queue = stream_name(self.destination)
+            headers = stream_headers(self.destination, self._cursor, self._prefetch)
+        return session.subscribe(Route(path, self._acknowledge, self._on_frame, self._on_cancelled, queue), headers)
 
     async def restore(self, session: Session, returns: Returns) -> None:
         """After a reconnect; a refusal cancels the subscription, a lost connection leaves it for the next one."""
@@ -100,9 +114,23 @@ class StompSubscription(Subscription):
         token = frame.headers.get(stomp.HDR_ACK, "")
         if self._acknowledge:
             self._unacked.add(token)
-        if not self._closing and self._session is not None:
-            message = message_of(frame, self._session, self.destination.uri)
-            self._listener.on_message(Delivery(message, token, self._session.epoch))
+        session = self._session
+        if self._closing or session is None:
+            return
+        if self._cursor is not None:
+            self._on_stream_frame(frame, token, session, self._cursor.place(frame.headers.get(OFFSET_HEADER)))
+        else:
+            self._listener.on_message(Delivery(message_of(frame, session, self.destination.uri), token, session.epoch))
+
+    def _on_stream_frame(self, frame: Frame, token: str, session: Session, place: Place | None) -> None:
+        if place is None:
+            self.cancelled("its messages have no offsets: it is no stream")
+        elif place.repeated:
+            self._unacked.remove(token)
+            session.ack(token)
+        else:
+            message = message_of(frame, session, self.destination.uri)
+            self._listener.on_message(Delivery(message, token, session.epoch, place.offset, place.missing))
 
     def ack(self, delivery: Delivery) -> bool:
         session = self._owner(delivery)
@@ -114,7 +142,7 @@ class StompSubscription(Subscription):
 
     def nack(self, delivery: Delivery) -> bool:
         session = self._owner(delivery)
-        if session is None:
+        if session is None or self._cursor is not None:
             return False
         if not session.dialect.nack_requeues:
             return self._reopen(session)
@@ -147,7 +175,7 @@ class StompSubscription(Subscription):
             return
         for token in tokens:
             self._unacked.remove(token)
-            session.nack(token)
+            session.nack(token) if self._cursor is None else session.ack(token)
             session.on_event("delivery_withdrawn")
             self._listener.on_withdrawn(token)
 
@@ -156,10 +184,7 @@ class StompSubscription(Subscription):
         session.unsubscribe(self._id).future.add_done_callback(_retrieve)
         session.drop_route(self._id)
         self._unacked.clear()
-        dialect = session.dialect
-        route = Route(dialect.path(self.destination), True, self._on_frame, self._on_cancelled)
-        headers = dialect.subscribe_headers(self.destination, self._prefetch)
-        self._id, pending = session.subscribe(route, headers)
+        self._id, pending = self._subscribe(session)
         pending.future.add_done_callback(self._reopened)
         return True
 
@@ -202,10 +227,10 @@ class StompSubscription(Subscription):
         returns = self._returns
         locked = self._acknowledge and session.dialect.keeps_unacked
         if locked and returns is not None:
-            returns.ended(self._id)
+            returns.ended(self._id, stream=self._cursor is not None)
         await session.unsubscribe(self._id).future
         if locked and returns is not None and self._unacked:
-            await returns.give_back(self._unacked)
+            await returns.give_back(self._unacked, stream=self._cursor is not None)
 
 
 def _retrieve(future: asyncio.Future[None]) -> None:

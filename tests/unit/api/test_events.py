@@ -93,6 +93,25 @@ def test_explicit_acks_are_for_queues() -> None:
         _request(b"ack=explicit", EVENTS)
 
 
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        (b"2026-01-02T03:04:05Z", 1767323045),
+        (b"2026-01-02t03:04:05.999z", 1767323045),
+        (b"2026-01-02T04:04:05%2B01:00", 1767323045),
+    ],
+)
+def test_it_can_begin_at_a_time(text: bytes, since: int) -> None:
+    request = _request(b"from=" + text, EVENTS)
+    assert (request.since, request.start) == (since, "now")
+
+
+@pytest.mark.parametrize("text", [b"2026-01-02", b"2026-13-02T03:04:05Z", b"2026-01-02T04:04:05+01:00", b"0", b"then"])
+def test_what_is_no_time_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidParameter, match="RFC 3339"):
+        _request(b"from=" + text, EVENTS)
+
+
 def _value(context: Context, name: str, **labels: str) -> float:
     return context.metrics.registry.get_sample_value(f"mq_gateway_{name}", labels) or 0.0
 

@@ -35,7 +35,7 @@ def test_arguments_and_a_destination_exclude_each_other() -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [{"replay": "stream"}, {"stream": "s"}, {"stream_max_age": "7D"}, {"subscriptions": ["a"]}],
+    [{"subscriptions": ["a"]}],
 )
 def test_later_options_are_refused(option: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="not supported in this version"):
@@ -67,6 +67,34 @@ def test_a_schema_needs_bodies_that_are_checked(tmp_path: Path) -> None:
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(ValidationError, match="exclude each other"):
         QueueSettings.model_validate({"schema": str(file), "check_json": False})
+
+
+def test_a_topic_with_a_stream_behind_it() -> None:
+    known = TopicSettings.model_validate({"replay": "stream", "stream": "alerts-stream", "stream_max_age": "7D"})
+    assert known.is_stream
+    assert (known.stream, known.stream_max_age) == ("alerts-stream", "7D")
+    assert TopicSettings.model_validate({"replay": "stream"}).stream is None
+    assert not TopicSettings().is_stream
+    assert not QueueSettings().is_stream
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"stream": "s"}, "need `replay: stream`"),
+        ({"stream_max_age": "7D"}, "need `replay: stream`"),
+        ({"replay": "stream", "destination": "/exchange/x/y"}, "without `destination`"),
+        ({"replay": "stream", "arguments": {"x-max-age": "1D"}}, "without `destination` and `arguments`"),
+        ({"replay": "stream", "stream": "amq.x"}, "RabbitMQ's own"),
+        ({"replay": "stream", "stream": "a\nb"}, "a broker may take for more"),
+        ({"replay": "stream", "stream_max_age": "7"}, "should match pattern"),
+        ({"replay": "stream", "stream_max_age": "1 week"}, "should match pattern"),
+        ({"replay": "stream", "stream_max_age": "7D\n"}, "should match pattern"),
+    ],
+)
+def test_what_a_stream_cannot_be(options: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        TopicSettings.model_validate(options)
 
 
 @pytest.mark.parametrize("option", [{"prefetch": 0}, {"ring_messages": 0}, {"linger": -1}, {"slow": "stop"}])

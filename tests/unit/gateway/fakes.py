@@ -9,6 +9,7 @@ from app.config.settings import QueueSettings, ServiceSettings, TopicSettings
 from app.connectors.base import ConnectorContext, Delivery, Destination, Listener, MQConnector, Subscription
 from app.domain.link import LinkState, LinkStatus
 from app.domain.message import Message, Publication
+from app.domain.stream import StreamStart
 from app.domain.uri import MqUri
 
 SERVICE = ServiceSettings.model_validate({"mq_type": "Memory"})
@@ -130,10 +131,23 @@ class FakeConnector(MQConnector):
         self.published.append(publication)
 
     async def subscribe(
-        self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
+        self,
+        destination: Destination,
+        listener: Listener,
+        *,
+        acknowledge: bool,
+        prefetch: int,
+        timeout: float,
+        start: StreamStart | None = None,
     ) -> Subscription:
         self.asked.append(
-            {"uri": destination.uri, "acknowledge": acknowledge, "prefetch": prefetch, "timeout": timeout}
+            {
+                "uri": destination.uri,
+                "acknowledge": acknowledge,
+                "prefetch": prefetch,
+                "timeout": timeout,
+                "start": start,
+            }
         )
         await self.open.wait()
         if self.refusals:

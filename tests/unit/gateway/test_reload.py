@@ -21,7 +21,8 @@ from app.gateway import reload as module
 from app.gateway.gateway import Gateway
 from app.gateway.reload import Reloader
 from app.gateway.stream import Reader, StreamRequest
-from app.gateway.topic import Topic, TopicReader
+from app.gateway.topic import Topic
+from app.gateway.topic_reader import TopicReader
 from tests.unit.gateway.fakes import turns
 
 MEMORY: dict[str, Any] = {"mq_type": "Memory", "queues": {"jobs": {}}, "topics": {"status": {}}}
@@ -156,6 +157,7 @@ async def test_who_opens_while_a_topic_is_retired_comes_back_to_the_new_one(benc
     reader = await bench.open("svc::Topics::status")
     assert isinstance(reader, TopicReader)
     topic = reader._topic
+    assert isinstance(topic, Topic)
     await bench.reload(lambda: loaded(services={"svc": {**MEMORY, "topics": {"status": {"prefetch": 5}}}}))
     late = await topic.open(StreamRequest(), 1)
     assert ended(late) == "reload"

@@ -218,3 +218,14 @@ def test_giving_way_frees_what_was_asked_and_not_much_more() -> None:
     assert before - ring.buffered == freed
     assert ring.resume(ring.position(0)) == Resume(2, "expired", 2)
     assert ring.give_way(0) == 0
+
+
+@pytest.mark.parametrize(("seconds", "cursor"), [(0, 0), (10, 0), (11, 1), (12, 2), (13, 4), (99, 4)])
+def test_a_beginning_at_a_time(seconds: int, cursor: int) -> None:
+    ring = Ring(topic().uri, 10, 1 << 20)
+    assert ring.since(seconds) == 0
+    for at in (10.5, 11.5):
+        ring.append(message(received_at=at))
+    ring.append_gap()
+    ring.append(message(received_at=12.5))
+    assert ring.since(seconds) == cursor

@@ -19,7 +19,7 @@ from app.gateway.queue import QueueReader
 from app.gateway.stream import Counts, Reader, StreamRequest
 from app.gateway.streams import Streams
 from app.gateway.takings import Takings
-from app.gateway.topic import TopicReader
+from app.gateway.topic_reader import TopicReader
 from app.telemetry.metrics import Metrics
 from tests.unit.gateway.fakes import FakeConnector, Timers, queue, topic, turns
 from tests.unit.wire.event_source import EventSource

@@ -100,7 +100,8 @@ def bodies(leases: list[Lease]) -> list[bytes]:
 
 async def test_one_message_is_taken_leased_and_acked(bench: Bench) -> None:
     task = await bench.taking()
-    assert bench.connector.asked == [{"uri": bench.jobs.uri, "acknowledge": True, "prefetch": 1, "timeout": 5.0}]
+    asked = {"uri": bench.jobs.uri, "acknowledge": True, "prefetch": 1, "timeout": 5.0, "start": None}
+    assert bench.connector.asked == [asked]
     bench.lanes[0].deliver(b"one")
     (lease,) = await task
     assert lease.delivery.message.body == b"one"

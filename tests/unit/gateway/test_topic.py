@@ -12,7 +12,8 @@ import pytest
 from app.config.settings import TopicSettings
 from app.domain.errors import BrokerRejected, BrokerUnavailable, Draining
 from app.gateway.stream import Counts, Slow, StreamRequest
-from app.gateway.topic import Topic, TopicReader
+from app.gateway.topic import Topic
+from app.gateway.topic_reader import TopicReader
 from tests.unit.gateway.fakes import FakeConnector, Timers, topic, turns
 from tests.unit.wire.event_source import Event, EventSource
 

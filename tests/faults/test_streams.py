@@ -1,0 +1,260 @@
+"""Topics with a stream behind them: declared before use, read from an offset, over lost links and retention."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from app.connectors.base import Destination, Subscription
+from app.connectors.stomp import declarations
+from app.domain.errors import BrokerUnavailable, NotSupportedByBroker
+from app.domain.link import LinkState
+from app.domain.stream import FIRST, LAST, StreamStart, after
+from tests.contract.conftest import WAIT, Recorder
+from tests.faults.conftest import Connect, Subject, topic
+from tests.faults.peer import Script, ScriptedPeer
+from tests.faults.stream_peer import RABBIT, StreamPeer
+
+STREAM = {"replay": "stream", "stream": "alerts-stream", "stream_max_age": "7D"}
+DECLARED = {"topics": {"alerts": STREAM}}
+
+
+def alerts() -> Destination:
+    return topic("alerts", **STREAM)
+
+
+async def read(it: Subject, start: StreamStart, prefetch: int = 10) -> tuple[Recorder, Subscription]:
+    recorder = Recorder()
+    subscription = await it.connector.subscribe(
+        alerts(), recorder, acknowledge=True, prefetch=prefetch, timeout=WAIT, start=start
+    )
+    return recorder, subscription
+
+
+async def offsets(recorder: Recorder, subscription: Subscription, count: int) -> list[tuple[int | None, str | None]]:
+    found: list[tuple[int | None, str | None]] = []
+    for _ in range(count):
+        delivery = await recorder.next()
+        assert subscription.ack(delivery)
+        found.append((delivery.offset, delivery.missing))
+    return found
+
+
+async def test_the_stream_is_declared_when_the_link_comes_up(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer, subject(peer.address, **DECLARED) as it:
+        asked = await peer.frame("SUBSCRIBE")
+        assert asked["destination"] == "/topic/alerts"
+        expected = {
+            "x-queue-name": "alerts-stream",
+            "x-queue-type": "stream",
+            "x-max-age": "7D",
+            "durable": "true",
+            "auto-delete": "false",
+            "ack": "client-individual",
+            "x-stream-offset": "next",
+        }
+        assert expected.items() <= asked.headers.items()
+        assert "exclusive" not in asked.headers
+        ended = await peer.frame("UNSUBSCRIBE")
+        assert ended["id"] == asked["id"]
+        assert "durable" not in ended.headers, "RabbitMQ would delete the stream"
+        await it.put(to=alerts())
+        assert peer.vanished == 0
+        assert peer.log.messages == {0: b"hello"}
+
+
+async def test_a_publish_waits_for_the_declaration(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer:
+        peer.script.receipts = False
+        async with subject(peer.address, **DECLARED) as it:
+            putting = it.putting(to=alerts())
+            connection, asked = await peer.frame_from("SUBSCRIBE")
+            await peer.none("SEND", 0.1)
+            peer.script.receipts = True
+            await connection.release(asked["receipt"])
+            await putting
+            assert peer.vanished == 0
+
+
+async def test_a_publish_does_not_wait_for_ever(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer:
+        peer.script.receipts = False
+        async with subject(peer.address, **DECLARED) as it:
+            with pytest.raises(BrokerUnavailable, match="not declared in time"):
+                await it.put(to=alerts(), timeout=0.1)
+            assert peer.count("SEND") == 0
+
+
+async def test_what_comes_while_it_is_declared_is_acknowledged(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer:
+        peer.script.receipts = False
+        async with subject(peer.address, **DECLARED) as it:
+            connection, asked = await peer.frame_from("SUBSCRIBE")
+            peer.publish(b"0", b"1")
+            peer.script.receipts = True
+            await connection.release(asked["receipt"])
+            await it.put(to=alerts())
+            assert peer.unanswered() == 0
+            assert it.connector.status.epoch == 1
+
+
+async def test_a_declaration_without_an_answer_is_tried_again(
+    subject: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(declarations, "DEADLINE", 0.1)
+    async with StreamPeer.serve() as peer:
+        peer.script.receipts = False
+        async with subject(peer.address, **DECLARED) as it:
+            with pytest.raises(BrokerUnavailable, match="does not confirm"):
+                await it.put(to=alerts())
+            peer.script.receipts = True
+            await (await peer.connection()).release()
+            await it.put(to=alerts())
+            assert peer.vanished == 0
+
+
+async def test_a_refused_stream_rests_and_leaves_the_link_to_the_others(subject: Connect) -> None:
+    """RabbitMQ 3.10.8: ERROR, RECEIPT, the end. Each further attempt would end the connection of all."""
+    async with (
+        ScriptedPeer.listen(Script(connected=RABBIT, receipts=False)) as peer,
+        subject(peer.address, **DECLARED) as it,
+    ):
+        connection, asked = await peer.frame_from("SUBSCRIBE")
+        text = b"PRECONDITION_FAILED - inequivalent arg 'x-max-age' for queue 'alerts-stream' in vhost '/'"
+        await connection.send("ERROR", {"message": "precondition_failed"}, text)
+        await connection.send("RECEIPT", {"receipt-id": asked["receipt"]})
+        peer.script.receipts = True
+        connection.close()
+        await it.until(lambda: it.connector.status.epoch == 2 and it.connector.status.state is LinkState.UP)
+        await it.put(to=topic("other"))
+        with pytest.raises(BrokerUnavailable, match="inequivalent arg"):
+            await it.put(to=alerts())
+        with pytest.raises(BrokerUnavailable, match="inequivalent arg"):
+            await read(it, FIRST)
+        assert peer.count("SUBSCRIBE") == 1
+        assert it.connector.reconfigure(it.settings.model_copy(update={"allow_undeclared": True}))
+        await peer.frame("SUBSCRIBE")
+        await it.put(to=alerts())
+
+
+async def test_a_stream_that_ends_two_connections_rests(subject: Connect) -> None:
+    async with (
+        ScriptedPeer.listen(Script(connected=RABBIT, receipts=False)) as peer,
+        subject(peer.address, **DECLARED) as it,
+    ):
+        for _ in range(2):
+            (await peer.frame_from("SUBSCRIBE"))[0].close()
+        peer.script.receipts = True
+        await it.until(lambda: it.connector.status.epoch == 3 and it.connector.status.state is LinkState.UP)
+        await it.put(to=topic("other"))
+        with pytest.raises(BrokerUnavailable, match="was refused"):
+            await it.put(to=alerts())
+
+
+async def test_a_broker_without_streams_says_so(subject: Connect) -> None:
+    active = {"version": "1.2", "server": "ActiveMQ/5.17.2"}
+    async with ScriptedPeer.listen(Script(connected=active)) as peer, subject(peer.address, **DECLARED) as it:
+        with pytest.raises(NotSupportedByBroker, match="ActiveMQ"):
+            await read(it, FIRST)
+        with pytest.raises(NotSupportedByBroker):
+            await it.put(to=alerts())
+        assert peer.count("SUBSCRIBE") == peer.count("SEND") == 0
+
+
+async def test_with_two_connections_the_one_that_publishes_declares(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer, subject(peer.address, connections="split", **DECLARED) as it:
+        await it.put(to=alerts())
+        sent = next(connection for connection, frame in peer.received if frame.command == "SEND")
+        declared = next(connection for connection, frame in peer.received if frame.command == "SUBSCRIBE")
+        assert sent is declared
+        assert peer.vanished == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (FIRST, [(2, None), (3, None)]),
+        (LAST, [(5, None)]),
+        (after(3), [(4, None), (5, None)]),
+        (after(0), [(2, "expired"), (3, None)]),
+        (after(-1), [(2, "expired")]),
+        (after(9), [(6, "restart")]),
+    ],
+    ids=["first", "last", "after", "expired", "before all", "ahead"],
+)
+async def test_where_it_begins(subject: Connect, start: StreamStart, expected: list[tuple[int, str | None]]) -> None:
+    async with StreamPeer.serve() as peer, subject(peer.address, **DECLARED) as it:
+        peer.publish(*(b"%d" % number for number in range(6)))
+        peer.log.expire(2)
+        recorder, subscription = await read(it, start)
+        peer.publish(b"6")
+        assert await offsets(recorder, subscription, len(expected)) == expected
+
+
+async def test_after_a_lost_link_it_goes_on_where_it_was(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer, subject(peer.address, **DECLARED) as it:
+        peer.publish(b"0", b"1")
+        recorder, subscription = await read(it, FIRST)
+        assert await offsets(recorder, subscription, 2) == [(0, None), (1, None)]
+        (await peer.connection()).close()
+        peer.publish(b"2")
+        assert await recorder.word() == "lost"
+        peer.publish(b"3")
+        await it.until(lambda: it.connector.status.epoch == 2)
+        assert await recorder.word() == "restored"
+        assert await offsets(recorder, subscription, 2) == [(2, None), (3, None)]
+
+
+@pytest.mark.parametrize(("expired", "missing"), [(False, None), (True, "expired")])
+async def test_what_retention_removed_meanwhile_is_told(subject: Connect, expired: bool, missing: str | None) -> None:
+    async with StreamPeer.serve() as peer, subject(peer.address, **DECLARED) as it:
+        peer.publish(b"0")
+        recorder, subscription = await read(it, LAST)
+        await offsets(recorder, subscription, 1)
+        (await peer.connection()).close()
+        peer.publish(b"1", b"2")
+        peer.log.skip(3)
+        peer.publish(b"6")
+        if expired:
+            peer.log.expire(2)
+        assert await recorder.word() == "lost"
+        assert await recorder.word() == "restored"
+        first = await offsets(recorder, subscription, 1)
+        assert first == [(2 if expired else 1, missing)]
+
+
+async def test_credit_is_what_was_acknowledged(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer, subject(peer.address, **DECLARED) as it:
+        peer.publish(*(b"%d" % number for number in range(10)))
+        recorder, subscription = await read(it, FIRST, prefetch=3)
+        got = [await recorder.next() for _ in range(3)]
+        await recorder.nothing(0.1)
+        assert not subscription.nack(got[0]), "RabbitMQ would end the connection"
+        assert all(map(subscription.ack, got))
+        assert await offsets(recorder, subscription, 7) == [(number, None) for number in range(3, 10)]
+
+
+@pytest.mark.parametrize("chunk", [1, 20])
+async def test_what_is_unacked_at_the_end_is_acked(subject: Connect, chunk: int) -> None:
+    """It would stay with the connection, which RabbitMQ ends for one message that nobody answers for long."""
+    async with StreamPeer.serve() as peer, subject(peer.address, **DECLARED) as it:
+        peer.chunk = chunk
+        peer.publish(*(b"%d" % number for number in range(30)))
+        recorder, subscription = await read(it, FIRST, prefetch=3)
+        await recorder.next()
+        await subscription.close(WAIT)
+        await asyncio.sleep(0)
+        await it.put(to=topic("other"))
+        assert peer.unanswered() == 0
+        assert peer.count("NACK") == 0
+        assert it.connector.status.epoch == 1
+
+
+async def test_what_is_no_stream_is_refused(subject: Connect) -> None:
+    async with ScriptedPeer.listen(Script(connected=RABBIT)) as peer, subject(peer.address, **DECLARED) as it:
+        await peer.frame("SUBSCRIBE")
+        recorder, _ = await read(it, FIRST)
+        connection, asked = await peer.frame_from("SUBSCRIBE")
+        await connection.message(asked["id"], b"x", ack="1")
+        assert "no stream" in await recorder.word()
