@@ -12,7 +12,7 @@ from app.domain.errors import BrokerUnavailable, NotSupportedByBroker
 from app.domain.link import LinkState
 from app.domain.stream import FIRST, LAST, StreamStart, after
 from tests.contract.conftest import WAIT, Recorder
-from tests.faults.conftest import Connect, Subject, topic
+from tests.faults.conftest import Connect, Subject, publication, topic
 from tests.faults.peer import Script, ScriptedPeer
 from tests.faults.stream_peer import RABBIT, StreamPeer
 
@@ -74,6 +74,35 @@ async def test_a_publish_waits_for_the_declaration(subject: Connect) -> None:
             peer.script.receipts = True
             await connection.release(asked["receipt"])
             await putting
+            assert peer.vanished == 0
+
+
+async def test_a_transaction_waits_for_the_declaration(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer:
+        peer.script.receipts = False
+        async with subject(peer.address, **DECLARED) as it:
+            both = [publication(b"1"), publication(b"2")]
+            putting = asyncio.ensure_future(it.connector.publish_together(alerts(), both, timeout=WAIT))
+            connection, asked = await peer.frame_from("SUBSCRIBE")
+            await peer.none("BEGIN", 0.1)
+            peer.script.receipts = True
+            await connection.release(asked["receipt"])
+            await putting
+            assert (peer.vanished, peer.log.messages) == (0, {0: b"1", 1: b"2"})
+
+
+async def test_a_request_waits_for_the_declaration(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer:
+        peer.script.receipts = False
+        async with subject(peer.address, **DECLARED) as it:
+            asking = asyncio.ensure_future(it.connector.request(alerts(), publication(b"?"), timeout=WAIT))
+            connection, asked = await peer.frame_from("SUBSCRIBE")
+            await peer.none("SEND", 0.1)
+            peer.script.receipts = True
+            await connection.release(asked["receipt"])
+            sent = await peer.frame("SEND")
+            await connection.message(sent["reply-to"], b"!", correlation_id=sent["correlation-id"])
+            assert (await asking).body == b"!"
             assert peer.vanished == 0
 
 
@@ -231,6 +260,7 @@ async def test_credit_is_what_was_acknowledged(subject: Connect) -> None:
         got = [await recorder.next() for _ in range(3)]
         await recorder.nothing(0.1)
         assert not subscription.nack(got[0]), "RabbitMQ would end the connection"
+        assert not subscription.reject(got[0]), "as would this"
         assert all(map(subscription.ack, got))
         assert await offsets(recorder, subscription, 7) == [(number, None) for number in range(3, 10)]
 

@@ -44,7 +44,7 @@ class Blame:
         """The one request that this ERROR is about, or None where that is not certain."""
         named = self._confirms.with_id(receipt)
         if named is None:
-            quoted = set(_QUOTED.findall(text))
+            quoted = {*_QUOTED.findall(text)} - {""}  # a frame without a destination is not the one meant
             fits = [pending for pending in self._confirms if quoted & {*_parts(pending.path, unquote), pending.queue}]
             loose = any(quoted & _parts(path, unquote) for path in self._loose)
             named = fits[0] if len(fits) == 1 and not loose else None

@@ -152,7 +152,7 @@ class StompSubscription(Subscription):
 
     def reject(self, delivery: Delivery) -> bool:
         session = self._owner(delivery)
-        if session is None:
+        if session is None or self._cursor is not None:
             return False
         self._unacked.remove(delivery.token)
         session.reject(delivery.token)

@@ -38,6 +38,11 @@ async def test_users_and_vhosts_are_no_destinations(confirms: Confirms, path: st
     assert Blame(confirms).culprit("", REFUSED, UNQUOTE) is None
 
 
+async def test_what_has_no_name_is_not_meant_by_none(confirms: Confirms) -> None:
+    confirms.expect("/queue/a", "")
+    assert Blame(confirms).culprit("", "no exchange '' in vhost '/'", UNQUOTE) is None
+
+
 async def test_two_that_fit_are_none(confirms: Confirms) -> None:
     confirms.expect("/queue/a%2Fb")
     confirms.expect("/queue/a%2Fb")
