@@ -42,6 +42,17 @@ async def test_behaviour_10_after_a_reconnect_the_subscription_stands_under_a_ne
         await peer.none("ACK", 0.1)
 
 
+async def test_a_lost_connection_keeps_no_consumer(subject: Connect) -> None:
+    async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
+        await it.consume(queue())
+        session = it.connector._links[-1].current
+        assert session is not None
+        assert session._routes
+        (await peer.connection()).close()
+        await asyncio.wait_for(session.closed, WAIT)
+        assert not session._routes
+
+
 async def test_what_a_subscription_asks_for(subject: Connect) -> None:
     async with ScriptedPeer.listen(Script(connected=RABBIT)) as peer, subject(peer.address) as it:
         await it.consume(queue("a/b", arguments={"x-queue-type": "quorum"}))

@@ -287,4 +287,5 @@ class Session:
             self._connected.exception()  # whoever waits gets it too; nobody may be waiting
         if not self.closed.done():
             self.closed.set_result(fault)
+        self._routes.clear()  # nothing comes any more, and nobody's consumer is to live as long as this does
         self.confirms.fail_all(ConnectionLost, f"the connection was lost before the broker confirmed: {fault}")
