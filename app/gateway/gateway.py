@@ -289,7 +289,9 @@ class Gateway:
         return not self.draining and not self._registry.never_up()
 
     async def drain(self) -> None:
-        """Begin the end: no new work, streams end after what they have queued."""
+        """Begin the end: no new work, streams end after what they have queued. Again: nothing more."""
+        if self.draining:
+            return
         self.draining = True
         self._streams.end_all("drain")
         self.takings.stop()

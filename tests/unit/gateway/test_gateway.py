@@ -31,7 +31,7 @@ from app.gateway.gateway import Gateway
 from app.gateway.stream import StreamRequest
 from app.server import LIFESPAN_SECONDS
 from app.telemetry.metrics import Metrics
-from tests.unit.gateway.fakes import FakeConnector, turns
+from tests.unit.gateway.fakes import FakeConnector, Timers, turns
 from tests.unit.wire.event_source import EventSource
 
 SERVICES: dict[str, Any] = {
@@ -320,6 +320,16 @@ async def test_a_name_the_broker_would_refuse_hides_nothing(monkeypatch: pytest.
     async with Gateway(_settings()) as gateway:
         monkeypatch.setattr(FakeConnector, "check_name", refuse)
         assert len(gateway.service("svc").destinations) == 5
+
+
+async def test_a_drain_begins_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = Timers()
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", timers.call_later)
+    await gateway.drain()
+    waiting = timers.waiting
+    await gateway.drain()
+    assert timers.waiting == waiting
+    assert len(waiting) == 1
 
 
 @pytest.mark.usefixtures("fake")
