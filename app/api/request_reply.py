@@ -7,20 +7,16 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
-from app.api.answer import NO_STORE, Answer, Header
 from app.api.context import Context
 from app.api.exchange import ClientGone, Exchange
 from app.api.publish import Attempt, Publish
+from app.api.raw_answer import raw_answer
 from app.domain.errors import Outcome
 from app.domain.message import Message
 from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
-from app.wire import raw
 
 T = TypeVar("T")
-
-#: Somebody else wrote the body: opened in a browser it gets no script and nothing of our origin.
-_SANDBOX: Header = (b"content-security-policy", b"default-src 'none'; sandbox")
 
 
 class RequestReply:
@@ -35,7 +31,7 @@ class RequestReply:
         async with AsyncExitStack() as stack:  # the reply counts until the client has it
             with self._publish.counted(exchange, uri) as attempt:
                 reply = await _ask(attempt, self._context.gateway, stack)
-            await exchange.answer(_answer(reply))
+            await exchange.answer(raw_answer(reply))
 
 
 async def _ask(attempt: Attempt, gateway: Gateway, stack: AsyncExitStack) -> Message:
@@ -45,11 +41,6 @@ async def _ask(attempt: Attempt, gateway: Gateway, stack: AsyncExitStack) -> Mes
     reply = await _while_there(attempt.exchange, stack.enter_async_context(asking))
     attempt.outcome = Outcome.CONFIRMED
     return reply
-
-
-def _answer(reply: Message) -> Answer:
-    headers = (*raw.fields(reply), NO_STORE, _SANDBOX)
-    return Answer(status=200, content_type=raw.content_type(reply), body=reply.body, headers=headers)
 
 
 async def _while_there(exchange: Exchange, work: Coroutine[Any, Any, T]) -> T:

@@ -67,14 +67,19 @@ def _own(headers: Mapping[str, str]) -> list[Field]:
     kept: dict[str, str] = {}
     left = MAX_BYTES
     for name, value in headers.items():
-        size = len(json.dumps({name: value}))
+        size = len(_json({name: value}))
         if size <= left:
             kept[name] = value
             left -= size
-    found = [(b"mq-headers", json.dumps(kept, separators=(",", ":")).encode())] if kept else []
+    found = [(b"mq-headers", _json(kept).encode())] if kept else []
     if len(kept) < len(headers):
         found.append((b"mq-headers-omitted", b"%d" % (len(headers) - len(kept))))
     return found + list(_singly(kept, left))
+
+
+def _json(headers: Mapping[str, str]) -> str:
+    # json leaves DEL as it is, which no field may hold.
+    return json.dumps(headers, separators=(",", ":")).replace("\x7f", "\\u007f")
 
 
 def _singly(headers: Mapping[str, str], left: int) -> Iterator[Field]:

@@ -12,7 +12,7 @@ from app.api import receive_answer
 from app.api.context import Context
 from app.api.exchange import ClientGone
 from app.api.receive import MAX_BODY, Receiving
-from app.api.receive_answer import MAX_HEADER, delivery_count
+from app.api.receive_answer import delivery_count
 from app.connectors.base import Destination
 from app.domain.errors import (
     BodyTooLarge,
@@ -28,6 +28,7 @@ from app.domain.errors import (
 from app.domain.message import Publication
 from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
+from app.wire import raw
 from app.wire.lease import peek
 from tests.unit.api.asgi import GONE, Call, piece
 from tests.unit.api.test_event_stream import Seam
@@ -127,13 +128,15 @@ async def test_the_body_itself(worker: Worker) -> None:
     head = call.head
     assert head["content-type"] == "image/x-a"
     assert (head["mq-uri"], head["mq-message-id"], head["mq-redelivered"]) == (str(JOBS), "m-1", "false")
-    assert json.loads(head["mq-headers"]) == {"owner": "ünï", "type": "t"}
+    assert json.loads(head["mq-headers"]) == {"owner": "ünï"}
+    assert head["mq-type"] == "t"
+    assert head["content-security-policy"] == "default-src 'none'; sandbox"
     assert head["mq-received-at"] < head["mq-lease-expires-at"]
     assert peek(head["mq-lease"]) is not None
     await worker.put(b"x", content_type="text/plain", headers={f"h{number}": "v" * 1000 for number in range(40)})
     call = await worker.receive("ack=auto", OCTETS)
-    assert call.head["mq-headers-omitted"] == "40"
-    assert sum(len(name) + len(value) for name, value in call.head.items()) < MAX_HEADER
+    assert int(call.head["mq-headers-omitted"]) + len(json.loads(call.head["mq-headers"])) == 40
+    assert sum(len(name) + len(value) for name, value in call.head.items()) < raw.MAX_BYTES + 1000
     assert "mq-lease" not in call.head
 
 
