@@ -128,4 +128,4 @@ class _StreamSubscription(Subscription):
 
 
 def _size(message: Message) -> int:
-    return MESSAGE_BYTES + len(message.body) + sum(len(name) + len(text) for name, text in message.headers.items())
+    return MESSAGE_BYTES + message.size

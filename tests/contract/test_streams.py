@@ -10,7 +10,7 @@ from app.connectors.base import Destination, Subscription
 from app.domain.errors import NotSupportedByBroker
 from app.domain.stream import FIRST, LAST, NEXT, StreamStart, after
 from tests.contract.conftest import WAIT, Recorder, Site
-from tests.contract.test_connectors import publish
+from tests.contract.test_connectors import publication, publish
 
 
 async def read(site: Site, topic: Destination, start: StreamStart, prefetch: int = 10) -> tuple[Recorder, Subscription]:
@@ -92,6 +92,13 @@ async def test_a_position_ahead_is_told_at_the_next_message(site: Site, stream: 
     await publish(site, stream, b"5")
     delivery = await recorder.next()
     assert (delivery.offset, delivery.missing) == (5, "restart")
+    await subscription.close(WAIT)
+
+
+async def test_what_is_published_together_is_in_the_stream(site: Site, stream: Destination) -> None:
+    await site.connector.publish_together(stream, [publication(b"5"), publication(b"6")], timeout=WAIT)
+    recorder, subscription = await read(site, stream, after(3))
+    assert await take(recorder, subscription, 3) == messages(4, 5, 6)
     await subscription.close(WAIT)
 
 

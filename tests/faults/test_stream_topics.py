@@ -104,6 +104,14 @@ async def test_a_reader_begins_now_and_knows_where_that_is() -> None:
         assert await client.next(2) == events(3, 4)
 
 
+@pytest.mark.parametrize("form", ["data", "envelope", "cloudevents"])
+async def test_every_format_has_the_positions_of_the_stream(form: str) -> None:
+    async with StreamPeer.serve() as peer, replica(peer) as gateway:
+        fill(peer, *range(6))
+        client = await Client.open(gateway, format=form, last_event_id="s.0")
+        assert [position for position, _ in await client.next(5)] == [f"s.{offset}" for offset in range(1, 6)]
+
+
 async def test_an_empty_stream_has_a_position_too() -> None:
     async with StreamPeer.serve() as peer, replica(peer) as gateway:
         client = await Client.open(gateway)
