@@ -81,6 +81,8 @@ class Leases:
         #: When (loop time) to look at which lease; entries of leases that changed since are passed over.
         self._schedule: list[tuple[float, int]] = []
         self._timer: asyncio.TimerHandle | None = None
+        #: When it looks. Not asked of the handle: uvloop's has no time where that had passed already.
+        self._looks_at = 0.0
         self._last = 0
         self._held: Counter[MqUri] = Counter()
 
@@ -199,9 +201,10 @@ class Leases:
             return
         first = self._schedule[0][0]
         if self._timer is not None and not self._timer.cancelled():
-            if self._timer.when() <= first:
+            if self._looks_at <= first:
                 return
             self._timer.cancel()
+        self._looks_at = first
         self._timer = asyncio.get_running_loop().call_at(first, self._look)
 
     def _look(self) -> None:

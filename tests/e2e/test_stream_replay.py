@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,27 +106,6 @@ async def test_what_was_published_before_the_first_reader_is_in_the_stream(
         await _publish(gateway.port, path, *range(3))
         async with await Sse.open(gateway.port, f"{path}/events?from=earliest") as stream:
             assert _seen(await stream.take(3)) == _all(*range(3))
-
-
-@pytest.mark.rabbitmq
-async def test_a_lost_link_is_no_gap(tmp_path: Path, unique: Unique, rabbitmq: RabbitMQ) -> None:
-    topic = unique("alerts")
-    path = f"/mq/mq/Topics/{topic}"
-    async with (
-        running(write_config(tmp_path, {"mq": _service(topic, rabbitmq)})) as gateway,
-        await Sse.open(gateway.port, f"{path}/events") as stream,
-    ):
-        for number in range(0, 9, 3):
-            await _publish(gateway.port, path, number, number + 1)
-            before = (await gateway.link("mq"))["since"]
-            await rabbitmq.close_connections()
-            await gateway.until_link("mq", partial(_is_up_again, before))
-            await _publish(gateway.port, path, number + 2)
-        assert _seen(await stream.take(9)) == _all(*range(9))
-
-
-def _is_up_again(before: str, view: dict[str, Any]) -> bool:
-    return bool(view["link"] == "up" and view["since"] != before)
 
 
 async def test_a_broker_without_streams_is_a_422(tmp_path: Path, scripted_peer: ScriptedPeer) -> None:
