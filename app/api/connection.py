@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
 
-from app.api.exchange import Exchange
+from app.api.exchange import ClientGone, Exchange
+
+T = TypeVar("T")
 
 
 class Connection:
@@ -47,6 +51,31 @@ class Connection:
             except TimeoutError:
                 if self.unsent() >= unsent:
                     raise
+
+
+async def while_there(exchange: Exchange, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client goes; raises ClientGone then."""
+    task = asyncio.get_running_loop().create_task(work)
+    gone = asyncio.Event()
+    running = [task]
+    connection = Connection(exchange, partial(_leave, running, gone))
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if gone.is_set():
+            raise ClientGone from None
+        raise
+    finally:
+        connection.forget()
+        # An error holds this frame, and the task the error: what it is about would stay until somebody looks.
+        running.clear()
+        del task
+
+
+def _leave(running: list[asyncio.Task[Any]], gone: asyncio.Event) -> None:
+    gone.set()
+    for task in running:
+        task.cancel()
 
 
 def _canceller(task: asyncio.Task[None]) -> Callable[[], None]:

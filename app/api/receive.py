@@ -9,7 +9,7 @@ from functools import partial
 
 from app.api.answer import Answer
 from app.api.body import read_body
-from app.api.connection import Connection
+from app.api.connection import Connection, while_there
 from app.api.context import Context
 from app.api.exchange import ClientGone, Exchange
 from app.api.receive_answer import encode
@@ -87,23 +87,8 @@ async def _take(exchange: Exchange, gateway: Gateway, destination: Destination, 
     """Take for as long as the client waits for it."""
     # With `auto` the end of the answer ends the lease; until then it has as long as there is.
     seconds = request.seconds if request.explicit else gateway.settings.limits.lease_max
-    taking = asyncio.ensure_future(gateway.take(destination, most=request.most, seconds=seconds, wait=request.wait))
-    gone = False
-
-    def leave() -> None:
-        nonlocal gone
-        gone = True
-        taking.cancel()
-
-    connection = Connection(exchange, leave)
-    try:
-        return await taking
-    except asyncio.CancelledError:
-        if gone:
-            raise ClientGone from None
-        raise
-    finally:
-        connection.forget()
+    taking = gateway.take(destination, most=request.most, seconds=seconds, wait=request.wait)
+    return await while_there(exchange, taking)
 
 
 class _Writer:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
 
+from app.api.connection import while_there
 from app.api.context import Context
-from app.api.exchange import ClientGone, Exchange
+from app.api.exchange import Exchange
 from app.api.publish import Attempt, Publish
 from app.api.raw_answer import raw_answer
 from app.domain.errors import Outcome
 from app.domain.message import Message
 from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
-
-T = TypeVar("T")
 
 
 class RequestReply:
@@ -38,27 +34,6 @@ async def _ask(attempt: Attempt, gateway: Gateway, stack: AsyncExitStack) -> Mes
     destination, publication, request = await attempt.read(gateway, with_reply=True)
     asking = gateway.request(destination, publication, timeout=request.timeout)
     attempt.outcome = Outcome.UNKNOWN
-    reply = await _while_there(attempt.exchange, stack.enter_async_context(asking))
+    reply = await while_there(attempt.exchange, stack.enter_async_context(asking))
     attempt.outcome = Outcome.CONFIRMED
     return reply
-
-
-async def _while_there(exchange: Exchange, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; raises ClientGone when the client goes before, whose place is free then."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(exchange))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-        del task, gone  # an error holds this frame, and they would hold the error
-
-
-async def _gone(exchange: Exchange) -> None:
-    while (await exchange.receive())["type"] != "http.disconnect":
-        pass

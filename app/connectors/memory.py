@@ -180,9 +180,12 @@ class MemoryMQConnector(MQConnector):
             self._queue(queue).put(each)
 
     def _stream(self, destination: Destination) -> MemoryStream:
-        settings = destination.settings
-        max_age = settings.stream_max_age if isinstance(settings, TopicSettings) else None
-        return self._streams.setdefault(destination.uri, MemoryStream(max_age))
+        found = self._streams.get(destination.uri)
+        if found is None:
+            settings = destination.settings
+            max_age = settings.stream_max_age if isinstance(settings, TopicSettings) else None
+            found = self._streams[destination.uri] = MemoryStream(max_age)
+        return found
 
     def _queue(self, uri: MqUri) -> MemoryQueue:
         return self._queues.setdefault(uri, MemoryQueue(self._room))

@@ -10,18 +10,16 @@ from contextlib import ExitStack
 from app.connectors.base import Delivery, Destination, MQConnector
 from app.gateway.lane import Lane
 from app.gateway.leases import Lease
-from app.gateway.queue import MEMORY
-from app.gateway.stream import Batch, Counts, Format, Reader, StreamLease
+from app.gateway.queue_stream import MEMORY, QueueStream
+from app.gateway.stream import Batch, Counts, Format, StreamLease
 from app.gateway.takings import Takings
 from app.wire import sse
 
 
-class LeaseReader(Reader):
+class LeaseReader(QueueStream[tuple[Lane, Delivery]]):
     """As many lanes as the destination's prefetch: so many messages are here or leased, and not one more.
 
     A client that lets a lease run out gets only so many more as it answers; one that answers nothing loses its stream.
-
-    `grew` is told of every change of `buffered`, in bytes.
     """
 
     def __init__(
@@ -32,17 +30,12 @@ class LeaseReader(Reader):
         on_close: Callable[[LeaseReader], None],
         grew: Callable[[int], None],
     ) -> None:
-        super().__init__(Counts())
-        #: Bytes waiting here or on their way into the socket.
-        self.buffered = 0
-        self._format = form
+        super().__init__(form, grew)
         self._lease = lease
         self._takings = takings
         self._on_close = on_close
-        self._grew = grew
         self._lanes: dict[Lane, None] = {}
         self._claimed = ExitStack()
-        self._waiting: deque[tuple[Lane, Delivery]] = deque()
         self._handing = 0
         self._letting_go: set[asyncio.Task[None]] = set()
 
@@ -70,7 +63,6 @@ class LeaseReader(Reader):
             lane.release_early()
 
     def give_way(self) -> int:
-        """Too much is held: the stream ends, and what is here goes back when it closes; the bytes freed."""
         before = self.buffered
         busy = self._handing or any(lane.leased for lane in self._lanes)
         self._keep(lambda at, _lane, _token: at == 0 and not busy)
@@ -86,18 +78,10 @@ class LeaseReader(Reader):
         self._waiting = kept
         self._shift(-freed)
 
-    def _shift(self, size: int) -> None:
-        self.buffered += size
-        self._grew(size)
-
     # What lanes tell.
 
     def arrived(self, lane: Lane, delivery: Delivery) -> None:
-        if self._end is not None:
-            return  # goes back with the others
-        self._waiting.append((lane, delivery))
-        self.wake()
-        self._shift(len(delivery.message.body))  # may make this very stream end
+        self._admit((lane, delivery), len(delivery.message.body))
 
     def settled(self, lane: Lane) -> None:
         # Answered: the broker sends the next one by itself. Not answered in time: whoever answers is to get it. A
@@ -131,27 +115,16 @@ class LeaseReader(Reader):
 
     # What the writer of the stream calls.
 
-    def _has_events(self) -> bool:
-        return bool(self._waiting) and self._end in {None, MEMORY}
-
-    def _take_events(self, max_bytes: int) -> Batch:
-        parts: list[bytes] = []
-        size = 0
-        while self._has_events() and (not parts or size < max_bytes):
-            lane, delivery = self._waiting.popleft()
-            self._handing += len(delivery.message.body)
-            parts.append(self._encode(self._grant(lane, delivery), delivery))
-            size += len(parts[-1])
-        return Batch(b"".join(parts), len(parts))
+    def _hand(self, came: tuple[Lane, Delivery]) -> bytes:
+        lane, delivery = came
+        self._handing += len(delivery.message.body)
+        return sse.FORMATS[self._format](delivery.message, self._grant(lane, delivery))
 
     def _grant(self, lane: Lane, delivery: Delivery) -> str:
         lease: Lease = self._takings.leases.grant(self._destination.uri, lane, delivery, self._lease.seconds)
         lane.leased[delivery.token] = lease
         lease.forget_message()  # what is on its way to the client is counted here
         return self._takings.token(lease)
-
-    def _encode(self, token: str, delivery: Delivery) -> bytes:
-        return sse.FORMATS[self._format](delivery.message, token)
 
     def handed_over(self, batch: Batch) -> None:
         super().handed_over(batch)

@@ -6,29 +6,20 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from app.connectors.base import Delivery, Subscription
-from app.gateway.stream import Batch, Counts, Format, Reader
+from app.gateway.queue_stream import MEMORY, QueueStream
+from app.gateway.stream import Batch, Counts, Format
 from app.wire import sse
 
 #: Seconds for giving back and UNSUBSCRIBE.
 CLOSE_DEADLINE = 5.0
-#: Why a stream ends that holds too much.
-MEMORY = "memory"
 
 
-class QueueReader(Reader):
-    """At most `prefetch` messages are here; the broker sends the next when one was acked.
-
-    `grew` is told of every change of `buffered`, in bytes.
-    """
+class QueueReader(QueueStream[Delivery]):
+    """At most `prefetch` messages are here; the broker sends the next when one was acked."""
 
     def __init__(self, form: Format, on_close: Callable[[QueueReader], None], grew: Callable[[int], None]) -> None:
-        super().__init__(Counts())
-        #: Bytes waiting here or on their way into the socket.
-        self.buffered = 0
-        self._format = form
+        super().__init__(form, grew)
         self._on_close = on_close
-        self._grew = grew
-        self._waiting: deque[Delivery] = deque()
         self._handing: list[Delivery] = []
         self._subscription: Subscription | None = None
 
@@ -38,10 +29,6 @@ class QueueReader(Reader):
         self._counts = counts
 
     def give_way(self) -> int:
-        """Too much is held: the stream ends, and what is here goes back when it closes; the bytes freed.
-
-        Where nothing is on its way to the client one message stays, for a queue of large ones must get somewhere.
-        """
         before = self.buffered
         self._keep(list(self._waiting)[: 0 if self._handing else 1])
         self.end(MEMORY)
@@ -52,18 +39,10 @@ class QueueReader(Reader):
         self._waiting = deque(waiting)
         self._shift(_size(self._waiting) + _size(self._handing) - self.buffered)
 
-    def _shift(self, size: int) -> None:
-        self.buffered += size
-        self._grew(size)
-
     # What the connector calls.
 
     def on_message(self, delivery: Delivery) -> None:
-        if self._end is not None:
-            return  # goes back with the others
-        self._waiting.append(delivery)
-        self.wake()
-        self._shift(len(delivery.message.body))  # may make this very stream end
+        self._admit(delivery, len(delivery.message.body))
 
     def on_lost(self) -> None:
         self._keep(())  # the broker gives them to somebody again
@@ -82,23 +61,13 @@ class QueueReader(Reader):
 
     # What the writer of the stream calls.
 
-    def _has_events(self) -> bool:
-        return bool(self._waiting) and self._end in {None, MEMORY}
-
     def _take_events(self, max_bytes: int) -> Batch:
-        parts: list[bytes] = []
-        size = 0
         self._handing = []
-        # Once the stream ends nothing more is handed out: it goes back to the queue.
-        while self._has_events() and (not parts or size < max_bytes):
-            delivery = self._waiting.popleft()
-            self._handing.append(delivery)
-            parts.append(self._encode(delivery))
-            size += len(parts[-1])
-        return Batch(b"".join(parts), len(parts))
+        return super()._take_events(max_bytes)
 
-    def _encode(self, delivery: Delivery) -> bytes:
-        return sse.FORMATS[self._format](delivery.message, None)
+    def _hand(self, came: Delivery) -> bytes:
+        self._handing.append(came)
+        return sse.FORMATS[self._format](came.message, None)
 
     def handed_over(self, batch: Batch) -> None:
         super().handed_over(batch)

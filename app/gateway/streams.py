@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 from weakref import WeakSet
 
 from app.config.settings import TopicSettings
@@ -16,6 +17,7 @@ from app.domain.uri import MqUri
 from app.gateway.closing import close_together
 from app.gateway.lease_stream import LeaseReader
 from app.gateway.queue import QueueReader
+from app.gateway.queue_stream import QueueStream
 from app.gateway.stream import Counts, Reader, StreamRequest
 from app.gateway.stream_topic import StreamTopic
 from app.gateway.takings import Takings
@@ -24,9 +26,6 @@ from app.telemetry.metrics import Metrics
 from app.wire import sse
 
 logger = logging.getLogger("mq_gateway.streams")
-
-#: A stream of a Queue: its events are acked when they are in the socket, or by the client.
-QueueStream = QueueReader | LeaseReader
 
 
 class Streams:
@@ -45,7 +44,7 @@ class Streams:
         self._topics: dict[MqUri, Topic] = {}
         #: Of an older configuration, until their last reader has gone.
         self._retired: list[Topic] = []
-        self._queues: dict[MqUri, set[QueueStream]] = {}
+        self._queues: dict[MqUri, set[QueueStream[Any]]] = {}
         #: Weak, so that a closed reader leaves without a word.
         self._status: dict[str, WeakSet[Reader]] = defaultdict(WeakSet)
         #: What was told of each link; none is up before it was.
@@ -91,9 +90,9 @@ class Streams:
 
     async def _open_queue(
         self, destination: Destination, connector: MQConnector, request: StreamRequest, timeout: float
-    ) -> QueueStream:
+    ) -> QueueStream[Any]:
         uri, left = destination.uri, partial(self._forget_queue_reader, destination.uri)
-        reader: QueueStream
+        reader: QueueStream[Any]
         if request.lease is not None:
             reader = LeaseReader(request.format, request.lease, self._takings, left, self._grew)
             await reader.open(destination, connector, partial(self._counts, uri), timeout)
@@ -106,7 +105,7 @@ class Streams:
         self._queues.setdefault(uri, set()).add(reader)
         return reader
 
-    def _forget_queue_reader(self, uri: MqUri, reader: QueueStream) -> None:
+    def _forget_queue_reader(self, uri: MqUri, reader: QueueStream[Any]) -> None:
         readers = self._queues.get(uri, set())
         readers.discard(reader)
         if not readers:  # where undeclared destinations are allowed, names come without end

@@ -64,8 +64,9 @@ class Takings:
         Raises Unavailable, BrokerRejected, ConfirmTimeout.
         """
         leases = await self._taker(destination, connector).take(most, seconds, wait)
-        for lease in leases:
-            self.leases.renew(lease, seconds)  # the first came a moment before the last
+        if len(leases) > 1:
+            for lease in leases:
+                self.leases.renew(lease, seconds)  # the first came a moment before the last
         return leases
 
     def _taker(self, destination: Destination, connector: MQConnector) -> Taker:

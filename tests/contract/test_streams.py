@@ -12,6 +12,24 @@ from app.domain.stream import FIRST, LAST, NEXT, StreamStart, after
 from tests.contract.conftest import WAIT, Recorder, Site
 from tests.contract.test_connectors import publication, publish
 
+WITH_STREAMS = pytest.mark.parametrize(
+    "site",
+    [
+        "memory",
+        pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
+        pytest.param("rabbitmq split", marks=pytest.mark.rabbitmq),
+    ],
+    indirect=True,
+)
+WITHOUT_STREAMS = pytest.mark.parametrize(
+    "site",
+    [
+        pytest.param("activemq", marks=pytest.mark.activemq),
+        pytest.param("activemq split", marks=pytest.mark.activemq),
+    ],
+    indirect=True,
+)
+
 
 async def read(site: Site, topic: Destination, start: StreamStart, prefetch: int = 10) -> tuple[Recorder, Subscription]:
     recorder = Recorder()
@@ -32,10 +50,8 @@ async def take(recorder: Recorder, subscription: Subscription, count: int) -> li
 
 
 @pytest.fixture
-async def stream(site: Site, request: pytest.FixtureRequest) -> Destination:
+async def stream(site: Site) -> Destination:
     """A Topic with a stream, and messages 0 to 4 in it."""
-    if "activemq" in request.node.name:
-        pytest.skip("it has no streams")
     topic = site.topic(replay="stream")
     await publish(site, topic, *(b"%d" % number for number in range(5)))
     return topic
@@ -45,9 +61,8 @@ def messages(*numbers: int) -> list[tuple[int, bytes]]:
     return [(number, b"%d" % number) for number in numbers]
 
 
-async def test_who_has_no_streams_says_so(site: Site, request: pytest.FixtureRequest) -> None:
-    if "activemq" not in request.node.name:
-        pytest.skip("it has streams")
+@WITHOUT_STREAMS
+async def test_who_has_no_streams_says_so(site: Site) -> None:
     topic = site.topic(replay="stream")
     with pytest.raises(NotSupportedByBroker):
         await read(site, topic, FIRST)
@@ -55,6 +70,7 @@ async def test_who_has_no_streams_says_so(site: Site, request: pytest.FixtureReq
         await publish(site, topic, b"x")
 
 
+@WITH_STREAMS
 @pytest.mark.parametrize(
     ("start", "expected"),
     [(FIRST, [0, 1, 2, 3, 4, 5]), (after(-1), [0, 1, 2, 3, 4, 5]), (after(2), [3, 4, 5]), (NEXT, [5])],
@@ -70,6 +86,7 @@ async def test_what_was_published_before_is_read_from_anywhere(
     await subscription.close(WAIT)
 
 
+@WITH_STREAMS
 async def test_the_last_ones_tell_where_the_stream_stands(site: Site, stream: Destination) -> None:
     recorder, subscription = await read(site, stream, LAST)
     delivery = await recorder.next()
@@ -80,12 +97,14 @@ async def test_the_last_ones_tell_where_the_stream_stands(site: Site, stream: De
     await subscription.close(WAIT)
 
 
+@WITH_STREAMS
 async def test_a_time_begins_not_later_than_it_says(site: Site, stream: Destination) -> None:
     recorder, subscription = await read(site, stream, StreamStart("time", 1))
     assert await take(recorder, subscription, 5) == messages(0, 1, 2, 3, 4)
     await subscription.close(WAIT)
 
 
+@WITH_STREAMS
 async def test_a_position_ahead_is_told_at_the_next_message_or_waited_for(site: Site, stream: Destination) -> None:
     """RabbitMQ 3.10.8 delivers nothing before the offset it was asked for, and says nothing either."""
     recorder, subscription = await read(site, stream, after(999))
@@ -99,6 +118,7 @@ async def test_a_position_ahead_is_told_at_the_next_message_or_waited_for(site: 
     await subscription.close(WAIT)
 
 
+@WITH_STREAMS
 async def test_what_is_published_together_is_in_the_stream(site: Site, stream: Destination) -> None:
     await site.connector.publish_together(stream, [publication(b"5"), publication(b"6")], timeout=WAIT)
     recorder, subscription = await read(site, stream, after(3))
@@ -106,6 +126,7 @@ async def test_what_is_published_together_is_in_the_stream(site: Site, stream: D
     await subscription.close(WAIT)
 
 
+@WITH_STREAMS
 async def test_readers_do_not_disturb_each_other(site: Site, stream: Destination) -> None:
     readers = [await read(site, stream, after(number)) for number in range(4)]
     for number, (recorder, subscription) in enumerate(readers):
@@ -113,6 +134,7 @@ async def test_readers_do_not_disturb_each_other(site: Site, stream: Destination
         await subscription.close(WAIT)
 
 
+@WITH_STREAMS
 async def test_an_ack_asks_for_more_and_nothing_goes_back(site: Site, stream: Destination) -> None:
     await publish(site, stream, *(b"%d" % number for number in range(5, 40)))
     recorder, subscription = await read(site, stream, FIRST, prefetch=2)
@@ -126,6 +148,7 @@ async def test_an_ack_asks_for_more_and_nothing_goes_back(site: Site, stream: De
     await subscription.close(WAIT)
 
 
+@WITH_STREAMS
 async def test_what_is_unacked_at_the_end_hurts_nobody(site: Site, stream: Destination) -> None:
     before: Any = site.connector.status.epoch
     for _ in range(3):

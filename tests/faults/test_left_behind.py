@@ -110,6 +110,16 @@ async def test_a_stream_that_ended_leaves_no_message_behind(end: str) -> None:
         assert gateway._streams.buffered() == 0
 
 
+async def all_fail(puts: list[asyncio.Task[None]], peer: ScriptedPeer, end: str) -> None:
+    """With their connection, or at their deadlines; nobody holds what they ended with."""
+    if end == "lost":
+        (await peer.connection()).reset()
+    while puts:
+        with contextlib.suppress(ConnectionLost, ConfirmTimeout):
+            await puts.pop()
+            pytest.fail("it cannot have been confirmed")
+
+
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("end", ["lost", "timeout"])
 async def test_publishes_that_failed_leave_no_body_behind(end: str) -> None:
@@ -123,12 +133,7 @@ async def test_publishes_that_failed_leave_no_body_behind(end: str) -> None:
 
         puts = [asyncio.ensure_future(put()) for _ in range(10)]
         await peer.frames("SEND", 10)
-        if end == "lost":
-            (await peer.connection()).reset()
-        while puts:
-            with contextlib.suppress(ConnectionLost, ConfirmTimeout):
-                await puts.pop()
-                pytest.fail("it cannot have been confirmed")
+        await all_fail(puts, peer, end)
         await until(lambda: made.alive == 0, "all bodies are freed")
         peer.script.receipts = True  # of DISCONNECT
         assert gateway.budget.reserved == 0
@@ -147,12 +152,7 @@ async def test_transactions_that_failed_leave_no_body_behind(end: str) -> None:
 
         puts = [asyncio.ensure_future(put()) for _ in range(4)]
         await peer.frames("COMMIT", 4)
-        if end == "lost":
-            (await peer.connection()).reset()
-        while puts:
-            with contextlib.suppress(ConnectionLost, ConfirmTimeout):
-                await puts.pop()
-                pytest.fail("it cannot have been confirmed")
+        await all_fail(puts, peer, end)
         await until(lambda: made.alive == 0, "all bodies are freed")
         peer.script.receipts = True  # of DISCONNECT
         assert gateway.budget.reserved == 0

@@ -8,7 +8,7 @@ import pytest
 
 from app.connectors.base import Destination, Subscription
 from app.connectors.stomp import declarations
-from app.domain.errors import BrokerUnavailable, NotSupportedByBroker
+from app.domain.errors import BrokerUnavailable, DestinationQuarantined, NotSupportedByBroker
 from app.domain.link import LinkState
 from app.domain.stream import FIRST, LAST, StreamStart, after
 from tests.contract.conftest import WAIT, Recorder
@@ -167,18 +167,19 @@ async def test_a_refused_stream_rests_and_leaves_the_link_to_the_others(subject:
         await it.put(to=alerts())
 
 
-async def test_a_stream_that_ends_two_connections_rests(subject: Connect) -> None:
+async def test_a_stream_that_ends_three_connections_rests_as_any_destination_does(subject: Connect) -> None:
     async with (
         ScriptedPeer.listen(Script(connected=RABBIT, receipts=False)) as peer,
         subject(peer.address, **DECLARED) as it,
     ):
-        for _ in range(2):
+        for _ in range(3):
             (await peer.frame_from("SUBSCRIBE"))[0].close()
         peer.script.receipts = True
-        await it.until(lambda: it.connector.status.epoch == 3 and it.connector.status.state is LinkState.UP)
+        await it.until(lambda: it.connector.status.epoch == 4 and it.connector.status.state is LinkState.UP)
         await it.put(to=topic("other"))
-        with pytest.raises(BrokerUnavailable, match="was refused"):
+        with pytest.raises(DestinationQuarantined):
             await it.put(to=alerts())
+        assert peer.count("SUBSCRIBE") == 3
 
 
 async def test_a_broker_without_streams_says_so(subject: Connect) -> None:

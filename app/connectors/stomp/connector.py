@@ -47,7 +47,7 @@ class StompMQConnector(MQConnector):
         split = settings.connections == "split"
         names = (f"{service} (publishing)", f"{service} (consuming)") if split else (service,)
         self._links = tuple(self._link(name) for name in names)
-        self._streams = Declarations()
+        self._streams = Declarations(self._quarantine)
         self._publisher = Publisher(
             service, settings, self._links[0], self._quarantine, self._streams, window=context.in_flight
         )

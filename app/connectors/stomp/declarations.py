@@ -9,6 +9,7 @@ from typing import Any
 
 from app.connectors.base import Delivery, Destination, Subscription
 from app.connectors.stomp.link import Link
+from app.connectors.stomp.quarantine import Quarantine
 from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.session import Session
 from app.connectors.stomp.stream_cursor import StreamCursor
@@ -22,19 +23,17 @@ logger = logging.getLogger("mq_gateway.stomp")
 DEADLINE = 10.0
 #: Seconds for which a stream rests that the broker refused: asking again ends the connection that all share.
 REST_SECONDS = 300.0
-#: Connections that may end while a stream is declared before that is taken for a refusal.
-_STRIKES = 2
 
 
 class Declarations:
-    """On the connection that publishes. One after the other, so that it is known which one ended a connection."""
+    """On the connection that publishes. One after the other: the quarantine is to know which one ended it."""
 
-    def __init__(self) -> None:
+    def __init__(self, quarantine: Quarantine) -> None:
+        self._quarantine = quarantine
         self._session: Session | None = None
         self._returns: Returns | None = None
         self._turn = asyncio.Lock()
         self._made: dict[str, asyncio.Task[None]] = {}
-        self._strikes: dict[str, int] = {}
         #: Until when, in the loop's time, and why.
         self._resting: dict[str, tuple[float, str]] = {}
         self._chores: set[asyncio.Task[None]] = set()
@@ -58,7 +57,6 @@ class Declarations:
     def forget_refusals(self) -> None:
         """The configuration is another one: what was refused may be taken now."""
         self._resting.clear()
-        self._strikes.clear()
 
     async def session(self, link: Link, destination: Destination, timeout: float) -> Session:
         """The session to publish with, once the stream stands; raises BrokerUnavailable: nothing was sent."""
@@ -79,11 +77,13 @@ class Declarations:
             ) from None
 
     def refuse(self, session: Session, destination: Destination) -> None:
-        """Raises NotSupportedByBroker, or BrokerUnavailable for a stream that rests."""
+        """Raises NotSupportedByBroker; BrokerUnavailable, DestinationQuarantined for a stream that rests."""
         if not session.dialect.has_streams:
             broker = session.dialect.server or "this broker"
             raise NotSupportedByBroker(f"{destination.uri} has `replay: stream`, which {broker} cannot do")
-        until, why = self._resting.get(session.dialect.path(destination), (0.0, ""))
+        path = session.dialect.path(destination)
+        self._quarantine.refuse(path)
+        until, why = self._resting.get(path, (0.0, ""))
         left = until - asyncio.get_running_loop().time()
         if left > 0:
             raise BrokerUnavailable(f"the stream behind {destination.uri} was refused: {why}", retry_after=left)
@@ -112,12 +112,10 @@ class Declarations:
                 await subscription.close(0)
                 raise BrokerUnavailable("the broker does not confirm its declaration", retry_after=1) from None
             except BrokerRejected as error:
-                self._rest(path, str(error))
+                self._resting[path] = (asyncio.get_running_loop().time() + REST_SECONDS, str(error))
                 raise BrokerUnavailable(str(error), retry_after=REST_SECONDS) from None
             except ConnectionLost as error:
-                self._strike(path, str(error))
                 raise BrokerUnavailable(f"the link was lost: {error}", retry_after=1) from None
-            self._strikes.pop(path, None)
             listener.attach(subscription)
             await subscription.close(DEADLINE)
 
@@ -131,15 +129,6 @@ class Declarations:
             on_end=lambda _subscription: None,
             spawn=self._chore,
         )
-
-    def _strike(self, path: str, why: str) -> None:
-        self._strikes[path] = self._strikes.get(path, 0) + 1
-        if self._strikes[path] >= _STRIKES:
-            self._rest(path, why)
-
-    def _rest(self, path: str, why: str) -> None:
-        self._strikes.pop(path, None)
-        self._resting[path] = (asyncio.get_running_loop().time() + REST_SECONDS, why)
 
     def _chore(self, work: Any) -> asyncio.Task[None]:  # noqa: ANN401 - a coroutine
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)

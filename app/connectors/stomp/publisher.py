@@ -145,10 +145,9 @@ class Publisher:
     ) -> None:
         path, headers = self.frame(session.dialect, destination, publication, reply_to)
         self._quarantine.refuse(path)
-        await self._room(session, patience)
-        if destination.settings.arguments and path not in session.declared:
-            session.declared.add(path)
-            headers.update(session.dialect.declare_headers(destination))
+        if self._waiting or not session.transport.is_writable:
+            await self._room(session, patience)
+        _declare_once(session, destination, path, headers)
         pending = session.send(path, publication.body, publication.content_type, headers, confirm=confirm)
         try:
             if reply_to is not None and pending is not None:
@@ -168,9 +167,7 @@ class Publisher:
                 session = await self.session(destination, patience)
                 path, sends = self._sends(session.dialect, destination, publications)
                 self._quarantine.refuse(path)
-                if destination.settings.arguments and path not in session.declared:
-                    session.declared.add(path)
-                    sends[0].headers.update(session.dialect.declare_headers(destination))
+                _declare_once(session, destination, path, sends[0].headers)
                 transaction = Transaction(session, publications[0].message_id, path, confirm=confirm)
                 await transaction.run(sends, lambda session: self._room(session, patience), patience.deadline)
 
@@ -246,6 +243,13 @@ class Publisher:
             pending = None  # as in `publish`
         if not asked and not session.is_open:
             raise ConnectionLost("the connection was lost while the frame was handed over")
+
+
+def _declare_once(session: Session, destination: Destination, path: str, headers: dict[str, str]) -> None:
+    """The arguments of the queue go out with the first SEND of a connection."""
+    if destination.settings.arguments and path not in session.declared:
+        session.declared.add(path)
+        headers.update(session.dialect.declare_headers(destination))
 
 
 def _proven(confirmed: asyncio.Future[None], reply: asyncio.Future[Message]) -> None:

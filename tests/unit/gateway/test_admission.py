@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.config.settings import Settings
-from app.connectors.base import Destination
 from app.domain.errors import (
     BadRequest,
     BodyTooLarge,
@@ -19,49 +16,11 @@ from app.domain.errors import (
     SchemaViolation,
     UnknownDestination,
 )
-from app.domain.message import Publication
 from app.domain.uri import DestinationType, MqUri
-from app.gateway import registry
 from app.gateway.gateway import Gateway
+from tests.unit.gateway.facade import connector_of, destination_of, publication, settings_of
 from tests.unit.gateway.fakes import FakeConnector
 from tests.unit.wire.test_headers import DANGEROUS
-
-SERVICES: dict[str, Any] = {
-    "svc": {"mq_type": "Memory", "queues": {"jobs": {}, "replies": {}, "raw": {"check_json": False}}},
-    "open": {"mq_type": "Memory", "allow_undeclared": True},
-}
-JOBS = "svc::Queues::jobs"
-
-
-def _settings(services: dict[str, Any] | None = None, **limits: Any) -> Settings:
-    return Settings.model_validate({"services": SERVICES if services is None else services, "limits": limits})
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with Gateway(_settings()) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connectors that do as they are told."""
-    monkeypatch.setattr(registry, "connector_class", lambda _mq_type: FakeConnector)
-
-
-def _connector(gateway: Gateway, name: str = "svc") -> FakeConnector:
-    connector = gateway._registry.connector(name)
-    assert isinstance(connector, FakeConnector)
-    return connector
-
-
-def _destination(gateway: Gateway, text: str = JOBS) -> Destination:
-    return gateway.resolve(MqUri.parse(text))
-
-
-def _publication(body: bytes = b"x", **fields: Any) -> Publication:
-    return Publication(body=body, **{"message_id": "m-1", **fields})
-
 
 REFUSED: list[tuple[str, dict[str, Any], type[BadRequest]]] = [
     *((f"header {name}", {"headers": {name: "1"}}, InvalidHeader) for name in DANGEROUS),
@@ -96,15 +55,15 @@ REFUSED: list[tuple[str, dict[str, Any], type[BadRequest]]] = [
 
 @pytest.mark.usefixtures("fake")
 async def test_what_no_broker_may_see_is_refused_before_the_wire() -> None:
-    async with Gateway(_settings(body_bytes=1000)) as gateway:
+    async with Gateway(settings_of(body_bytes=1000)) as gateway:
         told = {}
         for name, fields, _error in REFUSED:
             try:
-                await gateway.publish(_destination(gateway), _publication(**fields), timeout=1)
+                await gateway.publish(destination_of(gateway), publication(**fields), timeout=1)
             except BadRequest as error:
                 told[name] = type(error)
         assert told == {name: error for name, _fields, error in REFUSED}
-        assert _connector(gateway).published == []
+        assert connector_of(gateway).published == []
         assert gateway.budget.reserved == 0
 
 
@@ -123,12 +82,12 @@ async def test_what_no_broker_may_see_is_refused_before_the_wire() -> None:
     ],
 )
 async def test_what_a_broker_may_see_passes(gateway: Gateway, fields: dict[str, Any]) -> None:
-    gateway.admission.check(_destination(gateway), _publication(**fields))
+    gateway.admission.check(destination_of(gateway), publication(**fields))
 
 
 async def test_a_destination_may_take_any_text_as_json(gateway: Gateway) -> None:
     gateway.admission.check(
-        _destination(gateway, "svc::Queues::raw"), _publication(b"{", content_type="application/json")
+        destination_of(gateway, "svc::Queues::raw"), publication(b"{", content_type="application/json")
     )
 
 
@@ -138,12 +97,12 @@ async def test_the_tighter_bound_counts(
     monkeypatch: pytest.MonkeyPatch, configured: int, broker: int | None, limit: int
 ) -> None:
     monkeypatch.setattr(FakeConnector, "max_frame", broker)
-    gateway = Gateway(_settings(body_bytes=configured))
-    destination = _destination(gateway)
+    gateway = Gateway(settings_of(body_bytes=configured))
+    destination = destination_of(gateway)
     assert gateway.admission.body_limit(destination) == limit
-    gateway.admission.check(destination, _publication(b"x" * limit))
+    gateway.admission.check(destination, publication(b"x" * limit))
     with pytest.raises(BodyTooLarge, match=f"takes {limit}"):
-        gateway.admission.check(destination, _publication(b"x" * (limit + 1)))
+        gateway.admission.check(destination, publication(b"x" * (limit + 1)))
 
 
 @pytest.mark.parametrize(
@@ -162,8 +121,8 @@ async def test_bodies_fit_the_schema_of_their_destination(
     file = tmp_path / "job.json"
     file.write_text('{"properties": {"JobID": {"type": "integer"}}}', encoding="utf-8")
     services = {"svc": {"mq_type": "Memory", "queues": {"jobs": {"schema": str(file)}}}}
-    async with Gateway(_settings(services)) as gateway:
-        publishing = gateway.publish(_destination(gateway), _publication(body, content_type=content_type), timeout=1)
+    async with Gateway(settings_of(services)) as gateway:
+        publishing = gateway.publish(destination_of(gateway), publication(body, content_type=content_type), timeout=1)
         if refusal is None:
             assert (await publishing).confirmed
         else:
