@@ -199,6 +199,8 @@ class ScriptedPeer:
         if self._server is not None:
             self._server.close()
             self._server = None
+            for _ in range(5):  # turns of the loop: who was accepted just now becomes a connection, to be closed
+                await asyncio.sleep(0)
         for connection in self.connections:
             connection.close()
         for task in self._tasks:
