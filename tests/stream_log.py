@@ -32,7 +32,7 @@ class StreamLog:
         """The offset at which a reader with this `x-stream-offset` begins."""
         kind, _, value = spec.partition("=")
         if kind == "offset":
-            return min(max(int(value), self.first), self.next)
+            return max(int(value), self.first)
         if kind == "timestamp":
             return min((offset for offset in self.messages if self._times[offset] >= int(value)), default=self.next)
         return {"first": self.first, "last": max(self.messages, default=self.next), "next": self.next}[kind]

@@ -11,6 +11,8 @@ from tests.faults.peer import Connection, Script, ScriptedPeer
 from tests.stomp_frames import Frame
 from tests.stream_log import StreamLog
 
+#: Offsets from here on are asked for by those who want nothing.
+NEVER = 1 << 62
 RABBIT = {"version": "1.2", "server": "RabbitMQ/3.10.8", "heart-beat": "0,0"}
 
 
@@ -24,14 +26,16 @@ class _Reader:
 
 
 class StreamPeer(ScriptedPeer):
-    """A SUBSCRIBE with `x-queue-type: stream` makes the stream and binds it; before, what is sent to it vanishes.
+    """A SUBSCRIBE with `x-queue-type: stream` makes the stream, one to the Topic binds it. Before that, all vanishes.
 
+    A SUBSCRIBE to the Topic for which there is something to deliver ends the connection, and the stream is deleted.
     `chunk` messages come whatever the credit (as before RabbitMQ 4). A NACK, or a second answer, ends the connection.
     """
 
     def __init__(self, script: Script) -> None:
         super().__init__(script)
         self.log = StreamLog()
+        self.made = False
         self.bound = False
         self.vanished = 0
         self.chunk = 1
@@ -59,6 +63,22 @@ class StreamPeer(ScriptedPeer):
             self.log.publish(body)
         self.pump_soon()
 
+    @property
+    def reading(self) -> list[_Reader]:
+        """Those who can get something."""
+        readers = [reader for reader in self.readers.values() if not reader.connection.ended.is_set()]
+        return [reader for reader in readers if reader.at < NEVER]
+
+    def close_all(self) -> None:
+        """All connections."""
+        for connection in self.connections:
+            connection.close()
+
+    def delete(self) -> None:
+        """The stream, with all that is in it."""
+        self.log = StreamLog()
+        self.made = self.bound = False
+
     def unanswered(self) -> int:
         """Messages that nobody has acknowledged, of ended subscriptions too."""
         return sum(owner is not None for owner in self._owners.values())
@@ -80,15 +100,23 @@ class StreamPeer(ScriptedPeer):
 
     def _subscribe(self, connection: Connection, frame: Frame) -> None:
         self._living.add((connection.number, frame["id"]))
-        if frame.headers.get("x-queue-type") != "stream":
+        self.made = self.made or frame.headers.get("x-queue-type") == "stream"
+        if "x-stream-offset" not in frame.headers:
+            return
+        if not self.made:
+            self._refuse(connection, "NOT_FOUND - no queue 'alerts-stream' in vhost '/'")
             return
         if frame["ack"] == "auto" or int(frame.headers.get("prefetch-count", "0")) < 1:
             self._refuse(connection, "streams need credit and acknowledgements")
             return
-        self.bound = True
-        reader = _Reader(
-            connection, frame["id"], self.log.begin(frame["x-stream-offset"]), int(frame["prefetch-count"])
-        )
+        at = self.log.begin(frame["x-stream-offset"])
+        if frame["destination"].startswith("/topic/"):
+            self.bound = True
+            if self.log.at(at) is not None:
+                self.delete()
+                self._refuse(connection, "AMQP channel died: Reason: shutdown")
+                return
+        reader = _Reader(connection, frame["id"], at, int(frame["prefetch-count"]))
         self.readers[connection.number, frame["id"]] = reader
         self.pump_soon()
 

@@ -17,8 +17,8 @@ from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link, Residents
 from app.connectors.stomp.publisher import Publisher
 from app.connectors.stomp.quarantine import Quarantine
+from app.connectors.stomp.reading import Reading
 from app.connectors.stomp.requester import Requester
-from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.session import Session
 from app.domain.errors import InvalidName
 from app.domain.link import LinkState, LinkStatus, combined
@@ -36,7 +36,8 @@ class StompMQConnector(MQConnector):
     """Publishes with a receipt each; subscriptions outlive the connection; a request ends as exactly one outcome.
 
     With `connections: split` publishing has a connection of its own: a broker that does not read from one that
-    publishes (RabbitMQ under a memory alarm) still takes the ACKs of the other.
+    publishes (RabbitMQ under a memory alarm) still takes the ACKs of the other. Streams are read on one more, once
+    somebody reads them.
     """
 
     def __init__(self, service: str, settings: ServiceSettings, context: ConnectorContext) -> None:
@@ -47,13 +48,15 @@ class StompMQConnector(MQConnector):
         split = settings.connections == "split"
         names = (f"{service} (publishing)", f"{service} (consuming)") if split else (service,)
         self._links = tuple(self._link(name) for name in names)
-        self._streams = Declarations(self._quarantine)
+        self._stream_link = self._link(f"{service} (streams)")
+        self._streams = Declarations(self._links[0], self._quarantine, self._stream_topics)
         self._publisher = Publisher(
             service, settings, self._links[0], self._quarantine, self._streams, window=context.in_flight
         )
         self._replies = Replies(service, context.in_flight, context.on_event)
         self._requester = Requester(service, self._publisher, self._replies)
-        self._consumers = Consumers(service, settings, self._links[-1], self._quarantine, self._streams)
+        self._consumers = Consumers(service, settings, self._links[-1], self._quarantine)
+        self._reading = Reading(service, settings, self._stream_link, self._quarantine, self._streams)
         self._running: list[asyncio.Task[None]] = []
 
     def _link(self, name: str) -> Link:
@@ -114,8 +117,10 @@ class StompMQConnector(MQConnector):
         timeout: float,
         start: StreamStart | None = None,
     ) -> Subscription:
+        if start is not None:
+            return await self._reading.subscribe(destination, listener, prefetch=prefetch, timeout=timeout, start=start)
         return await self._consumers.subscribe(
-            destination, listener, acknowledge=acknowledge, prefetch=prefetch, timeout=timeout, start=start
+            destination, listener, acknowledge=acknowledge, prefetch=prefetch, timeout=timeout
         )
 
     def quarantined(self, destination: Destination) -> bool:
@@ -130,13 +135,16 @@ class StompMQConnector(MQConnector):
         self._learn(session)
         session.on_ended = self._subscription_ended
         self._quarantine.up(link, session)
-        consumes = link == self._links[-1].name
-        if link != self._links[0].name:
-            return self._consumers.restore(session)
-        declare = partial(self._streams.declare, self._stream_topics())
-        restore = self._consumers.restore(session, declare) if consumes else declare()
-        self._streams.up(session, self._consumers.returns if consumes else Returns(session))
-        return restore
+        if link == self._stream_link.name:
+            return self._reading.restore(session)
+        if link == self._links[0].name:
+            self._streams.up(session)
+            self._consumers.chore(self._streams.declare())
+        return self._consumers.restore(session) if link == self._links[-1].name else _nothing()
+
+    @property
+    def _all_links(self) -> tuple[Link, ...]:
+        return (*self._links, self._stream_link)
 
     def _stream_topics(self) -> list[Destination]:
         return [
@@ -150,6 +158,7 @@ class StompMQConnector(MQConnector):
 
         It is made when somebody wants the queue again; nobody else is to notice what happened to it.
         """
+        self._streams.forget()
         if self._dialect.declares_once and path.startswith("/queue/"):
             for link in self._links:
                 if link.current is not None:
@@ -170,7 +179,9 @@ class StompMQConnector(MQConnector):
 
     def _lost(self, link: str, session: Session) -> None:
         self._quarantine.lost(link, session)
-        if link == self._links[-1].name:
+        if link == self._stream_link.name:
+            self._reading.consumers.lost()
+        elif link == self._links[-1].name:
             self._consumers.lost()
 
     def _changed(self, _previous: LinkState, _state: LinkState) -> None:
@@ -180,28 +191,29 @@ class StompMQConnector(MQConnector):
 
     def retry(self) -> None:
         self._requester.forgive()
-        for link in self._links:
+        for link in self._all_links:
             link.retry()
 
     def reconfigure(self, settings: ServiceSettings) -> bool:
         if settings.mq_type != self.settings.mq_type or settings.connections != self.settings.connections:
             return False
         same = settings.model_dump(exclude=_DECLARATIONS) == self.settings.model_dump(exclude=_DECLARATIONS)
-        self.settings = self._publisher.settings = self._consumers.settings = settings
+        self.settings = self._publisher.settings = settings
+        self._consumers.settings = self._reading.consumers.settings = settings
         self._requester.forgive()
         if not same:
             self._apply()
-        for link in self._links:
+        for link in self._all_links:
             if link.current is not None:
                 self._learn(link.current)
         self._streams.forget_refusals()
         if self._links[0].current is not None:
-            self._consumers.chore(self._streams.declare(self._stream_topics()))
+            self._consumers.chore(self._streams.declare())
         return True
 
     def _apply(self) -> None:
         """A client id is for the connection that consumes: brokers take it from one connection only."""
-        for link in self._links:
+        for link in self._all_links:
             consumes = link is self._links[-1]
             link.reconfigure(self.settings if consumes else self.settings.model_copy(update={"client_id": None}))
 
@@ -209,8 +221,10 @@ class StompMQConnector(MQConnector):
         running, self._running = self._running, []
         if not running:
             return
-        sessions = [link.current for link in self._links]
-        for link in self._links:
+        links = self._all_links if self._reading.running else self._links
+        running += self._reading.running
+        sessions = [link.current for link in links]
+        for link in links:
             link.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -218,8 +232,13 @@ class StompMQConnector(MQConnector):
                 await asyncio.gather(*(each.disconnect() for each in sessions if each is not None and each.is_open))
         for task in running:
             task.cancel()  # ends the connection, and with it whatever still waits for an answer
-        _done, late = await asyncio.wait({*running, *self._consumers.chores}, timeout=_CHORES_DEADLINE)
+        chores = {*self._consumers.chores, *self._reading.consumers.chores}
+        _done, late = await asyncio.wait({*running, *chores}, timeout=_CHORES_DEADLINE)
         for task in late:
             task.cancel()
-        for link in self._links:
+        for link in links:
             link.finish()
+
+
+async def _nothing() -> None:
+    """There is nothing to restore."""

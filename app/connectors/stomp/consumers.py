@@ -8,7 +8,6 @@ from typing import Any
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination, Listener
-from app.connectors.stomp.declarations import Declarations
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link
 from app.connectors.stomp.quarantine import Quarantine
@@ -27,9 +26,7 @@ PATIENCE = 0.8
 class Consumers:
     """They outlive connections; what their end still has to do goes on without whoever asked for it."""
 
-    def __init__(
-        self, service: str, settings: ServiceSettings, link: Link, quarantine: Quarantine, streams: Declarations
-    ) -> None:
+    def __init__(self, service: str, settings: ServiceSettings, link: Link, quarantine: Quarantine) -> None:
         #: Replaced when the configuration is reloaded.
         self.settings = settings
         #: What is still being done; ended by the connector.
@@ -37,7 +34,6 @@ class Consumers:
         self._service = service
         self._link = link
         self._quarantine = quarantine
-        self._streams = streams
         #: Of the present connection.
         self.returns: Returns | None = None
         self._restorer = Restorer()
@@ -57,24 +53,21 @@ class Consumers:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         session = await self._link.session(timeout)
-        path = session.dialect.path(destination)
-        self._quarantine.refuse(path)
-        if start is not None:
-            self._streams.refuse(session, destination)
-        if path in session.stale:
-            session = await self._link.renewed(deadline - loop.time())
         cursor = StreamCursor(start) if start is not None else None
-        patience = self._patience(session.dialect)
         subscription = StompSubscription(
             destination,
             listener,
             acknowledge=acknowledge or start is not None,
             prefetch=prefetch,
-            patience=patience,
+            patience=self._patience(session.dialect),
             cursor=cursor,
             on_end=self._forget,
             spawn=self.chore,
         )
+        path = subscription.path(session.dialect)
+        self._quarantine.refuse(path)
+        if path in session.stale:
+            session = await self._link.renewed(deadline - loop.time())
         await self._establish(subscription, session, deadline, timeout)
         self._subscriptions[subscription] = None
         return subscription

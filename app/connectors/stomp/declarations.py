@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from app.connectors.base import Delivery, Destination, Subscription
+from stomp import constants as stomp
+
+from app.connectors.base import Destination
 from app.connectors.stomp.link import Link
 from app.connectors.stomp.quarantine import Quarantine
-from app.connectors.stomp.returns import Returns
+from app.connectors.stomp.route import Route
 from app.connectors.stomp.session import Session
-from app.connectors.stomp.stream_cursor import StreamCursor
-from app.connectors.stomp.subscription import StompSubscription
+from app.connectors.stomp.stream_frames import declaring_headers, declaring_path, stream_name
 from app.domain.errors import BrokerRejected, BrokerUnavailable, ConnectionLost, GatewayError, NotSupportedByBroker
-from app.domain.stream import NEXT
 
 logger = logging.getLogger("mq_gateway.stomp")
 
-#: Seconds for one declaration and the end of its subscription.
+#: Seconds for one declaration.
 DEADLINE = 10.0
 #: Seconds for which a stream rests that the broker refused: asking again ends the connection that all share.
 REST_SECONDS = 300.0
 
 
 class Declarations:
-    """On the connection that publishes. One after the other: the quarantine is to know which one ended it."""
+    """On `link`, the connection that publishes. One after the other: the quarantine is to know which one ended it."""
 
-    def __init__(self, quarantine: Quarantine) -> None:
+    def __init__(self, link: Link, quarantine: Quarantine, topics: Callable[[], Iterable[Destination]]) -> None:
+        self._link = link
         self._quarantine = quarantine
+        #: Those with a stream, as the configuration says now.
+        self._topics = topics
         self._session: Session | None = None
-        self._returns: Returns | None = None
         self._turn = asyncio.Lock()
         self._made: dict[str, asyncio.Task[None]] = {}
         #: Until when, in the loop's time, and why.
         self._resting: dict[str, tuple[float, str]] = {}
-        self._chores: set[asyncio.Task[None]] = set()
 
-    def up(self, session: Session, returns: Returns | None) -> None:
+    def up(self, session: Session) -> None:
         """A new connection, on which nothing was declared yet."""
-        self._session, self._returns = session, returns
-        self._made = {}
+        self._session, self._made = session, {}
 
-    async def declare(self, destinations: Iterable[Destination]) -> None:
-        """All of these; what is refused is logged, and refused again to whoever wants it."""
+    def forget(self) -> None:
+        """A stream is gone: each is declared again before it is used again."""
+        self._made = {path: made for path, made in self._made.items() if not made.done()}
+
+    async def until_declared(self) -> None:
+        """Returns when `declare` is done, or there is no connection in time."""
+        with contextlib.suppress(GatewayError):
+            await self._link.session(DEADLINE)
+        await self.declare()
+
+    async def declare(self) -> None:
+        """All of them; what is refused is logged, and refused again to whoever wants it."""
         session = self._session
         if session is None or not session.dialect.has_streams:
             return
-        for destination in destinations:
+        for destination in self._topics():
             try:
                 await self._standing(session, destination)
             except GatewayError as error:
@@ -58,16 +68,18 @@ class Declarations:
         """The configuration is another one: what was refused may be taken now."""
         self._resting.clear()
 
-    async def session(self, link: Link, destination: Destination, timeout: float) -> Session:
+    async def session(self, destination: Destination, timeout: float) -> Session:
         """The session to publish with, once the stream stands; raises BrokerUnavailable: nothing was sent."""
-        present = link.current
+        present = self._link.current
         if present is not None and self._stands(present, destination):
             return present  # nearly always
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             async with asyncio.timeout_at(deadline):
                 while True:
-                    session = link.current or await link.session(deadline - asyncio.get_running_loop().time())
+                    session = self._link.current or await self._link.session(
+                        deadline - asyncio.get_running_loop().time()
+                    )
                     await self._standing(session, destination)
                     if session.takes_work:
                         return session
@@ -82,7 +94,8 @@ class Declarations:
             broker = session.dialect.server or "this broker"
             raise NotSupportedByBroker(f"{destination.uri} has `replay: stream`, which {broker} cannot do")
         path = session.dialect.path(destination)
-        self._quarantine.refuse(path)
+        for suspect in (path, declaring_path(session.dialect, destination)):
+            self._quarantine.refuse(suspect)
         until, why = self._resting.get(path, (0.0, ""))
         left = until - asyncio.get_running_loop().time()
         if left > 0:
@@ -103,71 +116,42 @@ class Declarations:
 
     async def _declare(self, session: Session, destination: Destination, path: str) -> None:
         async with self._turn:
-            listener = _Listener()
-            subscription = self._subscription(destination, listener)
             try:
                 async with asyncio.timeout(DEADLINE):
-                    await subscription.establish(session, self._returns)
+                    # The first where the second could fail for a stream that cannot be read: that would delete it.
+                    await _subscribe(session, declaring_path(session.dialect, destination), destination, {})
+                    await _subscribe(session, path, destination, {"x-queue-name": stream_name(destination)})
             except TimeoutError:
-                await subscription.close(0)
                 raise BrokerUnavailable("the broker does not confirm its declaration", retry_after=1) from None
             except BrokerRejected as error:
                 self._resting[path] = (asyncio.get_running_loop().time() + REST_SECONDS, str(error))
                 raise BrokerUnavailable(str(error), retry_after=REST_SECONDS) from None
             except ConnectionLost as error:
                 raise BrokerUnavailable(f"the link was lost: {error}", retry_after=1) from None
-            listener.attach(subscription)
-            await subscription.close(DEADLINE)
-
-    def _subscription(self, destination: Destination, listener: _Listener) -> StompSubscription:
-        return StompSubscription(
-            destination,
-            listener,
-            acknowledge=True,
-            prefetch=1,
-            cursor=StreamCursor(NEXT),
-            on_end=lambda _subscription: None,
-            spawn=self._chore,
-        )
-
-    def _chore(self, work: Any) -> asyncio.Task[None]:  # noqa: ANN401 - a coroutine
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
-        return task
 
 
-class _Listener:
-    """Wants nothing of what comes while the stream is declared; it stays in the stream."""
-
-    def __init__(self) -> None:
-        self._subscription: Subscription | None = None
-        self._early: list[Delivery] = []
-
-    def attach(self, subscription: Subscription) -> None:
-        self._subscription = subscription
-        for delivery in self._early:
-            subscription.ack(delivery)
-
-    def on_message(self, delivery: Delivery) -> None:
-        if self._subscription is None:
-            self._early.append(delivery)
-        else:
-            self._subscription.ack(delivery)
-
-    def on_lost(self) -> None:
-        """The next connection declares anew."""
-
-    def on_restored(self) -> None:
-        """It never is."""
-
-    def on_withdrawn(self, token: str) -> None:
-        """Nothing waits that long."""
-
-    def on_cancelled(self, detail: str) -> None:
-        logger.warning("a stream was deleted while it was declared: %s", detail)
+async def _subscribe(session: Session, path: str, destination: Destination, headers: dict[str, str]) -> None:
+    """SUBSCRIBE and UNSUBSCRIBE: what stays is the stream, and what binds it."""
+    route = Route(
+        path,
+        True,
+        lambda frame: session.ack(frame.headers.get(stomp.HDR_ACK, "")),  # nothing comes; it would hold credit
+        lambda detail: logger.warning("%s: a stream was deleted while it was declared: %s", destination.uri, detail),
+        stream_name(destination),
+    )
+    subscription, pending = session.subscribe(route, declaring_headers(destination) | headers)
+    try:
+        await pending.future
+    except asyncio.CancelledError:
+        if session.is_open:
+            session.unsubscribe(subscription).future.add_done_callback(_retrieve)
+        raise
+    finally:
+        session.forget(pending)
+        session.drop_route(subscription)
+    await session.unsubscribe(subscription).future
 
 
-def _retrieve(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()  # whoever waits has it too; nobody may be waiting
+def _retrieve(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()  # whoever waits has it too; nobody may be waiting

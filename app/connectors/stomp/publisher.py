@@ -118,7 +118,7 @@ class Publisher:
         if session.stale and session.dialect.path(destination) in session.stale:
             session = await self._link.renewed(patience.left)
         if destination.settings.is_stream:
-            session = await self._streams.session(self._link, destination, patience.left)
+            session = await self._streams.session(destination, patience.left)
         return session
 
     async def ask(

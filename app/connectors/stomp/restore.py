@@ -58,7 +58,7 @@ class Restorer:
             except TimeoutError:
                 _not_confirmed(subscription, session, careful=careful)
             # RabbitMQ may send a RECEIPT all the same; what else was on the wire may be to blame as well.
-            path = session.dialect.path(subscription.destination)
+            path = subscription.path(session.dialect)
             if careful and session.blame.unattributed > errors and session.blame.lone == path:
                 subscription.cancelled(f"the broker refused to subscribe again: {session.blame.last_error}")
 

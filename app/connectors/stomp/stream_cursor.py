@@ -1,9 +1,9 @@
 """Where a subscription to a RabbitMQ stream goes on, and what the offsets it delivers mean.
 
 `x-stream-offset: offset=N` is inclusive, and an N that is not there is dealt with without a word: below, it is clamped
-to the first message kept; above, nothing comes before N is reached. So what follows N is asked for at N, which has to
-come first and is dropped; a first offset beyond the next one, or before it, tells that something is missing. Observed
-on 3.10.8.
+to the first message kept; above, nothing comes before N is reached, in a stream made anew too. So what follows N is
+asked for at N, which has to come first and is dropped; a first offset beyond the next one, or before it, tells that
+something is missing. Observed on 3.10.8.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from app.config.settings import TopicSettings
-from app.connectors.base import Destination
 from app.domain.stream import BEFORE_FIRST, EMPTY_AFTER, Missing, StreamStart
 
 #: The header of SUBSCRIBE that says where to begin, and of MESSAGE that says where it stands.
@@ -39,6 +37,17 @@ class StreamCursor:
         #: Whether nothing came on this connection yet.
         self._fresh = True
         self._asked_at: float | None = None
+        #: Whether it begins with a stream made anew.
+        self._anew = False
+
+    @property
+    def misses_last(self) -> bool:
+        """Whether the message it had last did not come again on this connection, as it does where it still is."""
+        return self._fresh and self._last is not None and self._last > BEFORE_FIRST
+
+    def begin_anew(self) -> None:
+        """The stream is another one: go on with its first message."""
+        self._anew = True
 
     def ask(self) -> str:
         """The value of the header for a SUBSCRIBE on a new connection."""
@@ -46,6 +55,8 @@ class StreamCursor:
         asked, self._asked_at, self._fresh = self._asked_at, now, True
         if self._start.kind == "last" and self._last is None and asked is not None and now - asked >= EMPTY_AFTER:
             self._last = BEFORE_FIRST  # there was nothing; more than the latest few may have come since
+        if self._anew:
+            return "first"
         if self._last is not None:
             return f"offset={min(max(self._last, 0), MAX_OFFSET)}"
         return f"timestamp={self._start.value}" if self._start.kind == "time" else self._start.kind
@@ -56,6 +67,9 @@ class StreamCursor:
             return None
         offset = int(text)
         fresh, self._fresh = self._fresh, False
+        if self._anew:
+            self._anew, self._last = False, offset
+            return Place(offset, "restart")
         if self._last is not None and offset <= self._last and not (fresh and offset < self._last):
             return Place(offset, repeated=True)
         last, self._last = self._last, offset
@@ -66,29 +80,3 @@ class StreamCursor:
         if offset < last:
             return "restart"
         return "expired" if offset > last + 1 else None
-
-
-def stream_name(destination: Destination) -> str:
-    """What the stream behind a Topic is called."""
-    settings = destination.settings
-    named = settings.stream if isinstance(settings, TopicSettings) else None
-    return named or f"{destination.uri.name}-stream"
-
-
-def stream_headers(destination: Destination, cursor: StreamCursor, prefetch: int) -> dict[str, str]:
-    """Of a SUBSCRIBE that declares the stream and binds it to its Topic where that has not happened yet.
-
-    Credit and acknowledgements are not optional there: without them RabbitMQ ends the connection.
-    """
-    headers = {
-        "x-queue-name": stream_name(destination),
-        "x-queue-type": "stream",
-        "durable": "true",
-        "auto-delete": "false",
-        "prefetch-count": str(prefetch),
-        OFFSET_HEADER: cursor.ask(),
-    }
-    settings = destination.settings
-    if isinstance(settings, TopicSettings) and settings.stream_max_age is not None:
-        headers["x-max-age"] = settings.stream_max_age
-    return headers

@@ -11,17 +11,21 @@ from stomp.utils import Frame
 
 from app.connectors.base import Delivery, Destination, Listener, Subscription
 from app.connectors.stomp.confirms import Pending
+from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.received import message_of
 from app.connectors.stomp.returns import Returns
 from app.connectors.stomp.route import Route
 from app.connectors.stomp.session import Session
-from app.connectors.stomp.stream_cursor import OFFSET_HEADER, Place, StreamCursor, stream_headers, stream_name
+from app.connectors.stomp.stream_cursor import OFFSET_HEADER, Place, StreamCursor
+from app.connectors.stomp.stream_frames import reading_headers, reading_path
 from app.connectors.stomp.unacked import Unacked
 from app.domain.errors import GatewayError
 from app.domain.link import LinkFailed, LinkFault
 
 #: Seconds for UNSUBSCRIBE and giving back. Then the connection is ended, which gives everything back.
 END_DEADLINE = 30.0
+#: Seconds within which a stream delivers again what it delivered last; then it is another one.
+SAME_WITHIN = 10.0
 
 
 class StompSubscription(Subscription):
@@ -54,16 +58,15 @@ class StompSubscription(Subscription):
         self._id = ""
         self._unacked = Unacked(patience, self._withdraw)
         self._closing = False
+        self._doubt: asyncio.TimerHandle | None = None
 
     async def establish(self, session: Session, returns: Returns | None) -> None:
         """SUBSCRIBE on this connection and wait for the RECEIPT; the caller sets the deadline."""
-        dialect = session.dialect
-        path = dialect.path(self.destination)
         self._session, self._returns = session, returns
         self._unacked.clear()
         self._id, pending = self._subscribe(session)
         if self.destination.settings.arguments:
-            session.declared.add(path)
+            session.declared.add(self.path(session.dialect))
         try:
             await pending.future
         except GatewayError:
@@ -72,15 +75,18 @@ class StompSubscription(Subscription):
         finally:
             session.forget(pending)
 
+    def path(self, dialect: Dialect) -> str:
+        """What it subscribes to: of a stream the queue itself, not the Topic."""
+        return dialect.path(self.destination) if self._cursor is None else reading_path(dialect, self.destination)
+
     def _subscribe(self, session: Session) -> tuple[str, Pending]:
-        path, queue = session.dialect.path(self.destination), ""
         if self._cursor is None:
             prefetch = self._prefetch if self._acknowledge else None
             headers = session.dialect.subscribe_headers(self.destination, prefetch)
         else:
-            queue = stream_name(self.destination)
-            headers = stream_headers(self.destination, self._cursor, self._prefetch)
-        return session.subscribe(Route(path, self._acknowledge, self._on_frame, self._on_cancelled, queue), headers)
+            headers = reading_headers(self._cursor, self._prefetch)
+        route = Route(self.path(session.dialect), self._acknowledge, self._on_frame, self._on_cancelled)
+        return session.subscribe(route, headers)
 
     async def restore(self, session: Session, returns: Returns) -> None:
         """After a reconnect; a refusal cancels the subscription, a lost connection leaves it for the next one."""
@@ -88,11 +94,19 @@ class StompSubscription(Subscription):
             return
         await self.establish(session, returns)
         if self._session is session and session.is_open:  # RECEIPT and the end may come in one read
+            if self._cursor is not None and self._cursor.misses_last:
+                self._doubt = asyncio.get_running_loop().call_later(SAME_WITHIN, self._doubted, session, self._cursor)
             self._listener.on_restored()
+
+    def _doubted(self, session: Session, cursor: StreamCursor) -> None:
+        """Somebody deleted the stream while the link was down, and RabbitMQ says nothing of it."""
+        if cursor.misses_last and self._session is session and session.is_open and not self._closing:
+            cursor.begin_anew()
+            self._reopen(session)
 
     def lost(self) -> None:
         """The connection is gone: what is unacked the broker gives to somebody again."""
-        self._session = None
+        self._forget_session()
         self._unacked.clear()
         self._listener.on_lost()
 
@@ -220,8 +234,15 @@ class StompSubscription(Subscription):
 
     def _let_go(self) -> None:
         """Nothing keeps what has ended: a timer for late acks would, with the listener and all its messages."""
-        self._session = self._returns = None
+        self._returns = None
+        self._forget_session()
         self._unacked.clear()
+
+    def _forget_session(self) -> None:
+        self._session = None
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
 
     async def _unsubscribe(self, session: Session) -> None:
         returns = self._returns

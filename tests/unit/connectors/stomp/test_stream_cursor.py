@@ -6,7 +6,15 @@ import asyncio
 
 import pytest
 
-from app.connectors.stomp.stream_cursor import Place, StreamCursor, stream_headers, stream_name
+from app.connectors.stomp.rabbitmq import RabbitMQ
+from app.connectors.stomp.stream_cursor import Place, StreamCursor
+from app.connectors.stomp.stream_frames import (
+    declaring_headers,
+    declaring_path,
+    reading_headers,
+    reading_path,
+    stream_name,
+)
 from app.domain.stream import EMPTY_AFTER, FIRST, LAST, NEXT, StreamStart, after
 from tests.unit.gateway.fakes import topic
 
@@ -79,18 +87,44 @@ async def test_where_there_was_nothing_all_that_came_since_is_asked_for(monkeypa
     assert cursor.place("0") == Place(0)
 
 
+async def test_a_stream_made_anew_is_begun_with_its_first_message() -> None:
+    cursor = StreamCursor(after(4))
+    cursor.ask()
+    cursor.begin_anew()
+    assert [cursor.ask(), cursor.ask()] == ["first", "first"]
+    assert [cursor.place("4"), cursor.place("5")] == [Place(4, "restart"), Place(5)]
+    assert cursor.ask() == "offset=5"
+
+
+async def test_what_came_last_is_missed_until_something_comes() -> None:
+    cursor = StreamCursor(after(4))
+    cursor.ask()
+    before = cursor.misses_last
+    cursor.place("4")
+    assert (before, cursor.misses_last) == (True, False)
+
+
+@pytest.mark.parametrize("start", [FIRST, LAST, after(-1)])
+async def test_who_had_nothing_misses_nothing(start: StreamStart) -> None:
+    cursor = StreamCursor(start)
+    cursor.ask()
+    assert not cursor.misses_last
+
+
 async def test_the_stream_and_its_retention() -> None:
-    known = topic("alerts", replay="stream", stream="s", stream_max_age="7D")
-    assert stream_name(known) == "s"
-    assert stream_headers(known, StreamCursor(FIRST), 7) == {
-        "x-queue-name": "s",
+    known = topic("alerts", replay="stream", stream="s/1", stream_max_age="7D")
+    assert stream_name(known) == "s/1"
+    assert declaring_path(RabbitMQ(), known) == "/queue/s%2F1"
+    assert reading_path(RabbitMQ(), known) == "/amq/queue/s%2F1"
+    assert declaring_headers(known) == {
         "x-queue-type": "stream",
         "durable": "true",
         "auto-delete": "false",
-        "prefetch-count": "7",
-        "x-stream-offset": "first",
+        "prefetch-count": "1",
+        "x-stream-offset": "offset=9223372036854775807",
         "x-max-age": "7D",
     }
+    assert reading_headers(StreamCursor(FIRST), 7) == {"prefetch-count": "7", "x-stream-offset": "first"}
     unnamed = topic("alerts", replay="stream")
     assert stream_name(unnamed) == "alerts-stream"
-    assert "x-max-age" not in stream_headers(unnamed, StreamCursor(FIRST), 7)
+    assert "x-max-age" not in declaring_headers(unnamed)

@@ -1,0 +1,56 @@
+"""A connection of its own for those who read streams: what RabbitMQ ends for their sake is nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from app.config.settings import ServiceSettings
+from app.connectors.base import Destination, Listener, Subscription
+from app.connectors.stomp.consumers import Consumers
+from app.connectors.stomp.declarations import Declarations
+from app.connectors.stomp.link import Link
+from app.connectors.stomp.quarantine import Quarantine
+from app.connectors.stomp.session import Session
+from app.domain.errors import BrokerRejected
+from app.domain.stream import StreamStart
+
+
+class Reading:
+    """The connection is made when somebody reads, and what is read is declared before."""
+
+    def __init__(
+        self, service: str, settings: ServiceSettings, link: Link, quarantine: Quarantine, streams: Declarations
+    ) -> None:
+        self.consumers = Consumers(service, settings, link, quarantine)
+        #: Empty as long as nobody reads.
+        self.running: list[asyncio.Task[None]] = []
+        self._link = link
+        self._streams = streams
+
+    async def subscribe(
+        self, destination: Destination, listener: Listener, *, prefetch: int, timeout: float, start: StreamStart
+    ) -> Subscription:
+        """As MQConnector.subscribe."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            return await self._subscribe(destination, listener, prefetch, deadline, start)
+        except BrokerRejected:  # somebody may have deleted it: it is made anew, once
+            self._streams.forget()
+            return await self._subscribe(destination, listener, prefetch, deadline, start)
+
+    async def _subscribe(
+        self, destination: Destination, listener: Listener, prefetch: int, deadline: float, start: StreamStart
+    ) -> Subscription:
+        clock = asyncio.get_running_loop().time
+        await self._streams.session(destination, deadline - clock())
+        if not self.running:
+            self.running = [asyncio.create_task(self._link.run(), name=f"link {self._link.name}")]
+        return await self.consumers.subscribe(
+            destination, listener, acknowledge=True, prefetch=prefetch, timeout=deadline - clock(), start=start
+        )
+
+    def restore(self, session: Session) -> Coroutine[Any, Any, None]:
+        """On a new connection: a broker that has lost its streams has them again, before a reader finds none."""
+        return self.consumers.restore(session, self._streams.until_declared)
