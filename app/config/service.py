@@ -30,7 +30,6 @@ from app.config.section import (
     Section,
     Size,
     TextList,
-    only,
 )
 from app.domain.errors import InvalidName
 from app.domain.uri import MqUri, check_name
@@ -121,8 +120,9 @@ class ServiceSettings(Section):
     port: Port = 61613
     """TCP port where `host` or an entry of `hosts` names none."""
 
-    consume_from: Annotated[Literal["one", "all"] | None, only(None, "one")] = None
-    """`one` connection consumes. `all`, one per address, is not supported in this version."""
+    consume_from: Literal["one", "all"] | None = None
+    """`one` connection consumes. `all`: one to each address behind `host` or `hosts` does, for brokers that know
+    nothing of each other; publishing has one of its own. Unset: `one`, with a warning where several are ActiveMQ."""
 
     vhost: Annotated[str, Field(min_length=1)] = "/"
     """Virtual host, sent as the CONNECT header `host`."""
@@ -224,9 +224,18 @@ class ServiceSettings(Section):
             raise ValueError("only one of host, hosts")
         if self.mq_type == STOMP and not self.host and not self.hosts:
             raise ValueError("`host` (or `hosts`) is missing")
+        if self.consume_from == "all":
+            self._check_consume_from_all()
         if self.options and self.mq_type in (STOMP, MEMORY):
             raise ValueError(f"`options` is for connectors of your own; {self.mq_type} takes none")
         return self
+
+    def _check_consume_from_all(self) -> None:
+        if self.mq_type == MEMORY:
+            raise ValueError(f"`consume_from: all` is for brokers with addresses; {MEMORY} has none")
+        streams = [name for name, topic in self.topics.items() if topic.is_stream]
+        if streams:
+            raise ValueError(f"`consume_from: all` and `replay: stream` of {streams[0]}: offsets are of one broker")
 
     def addresses(self) -> list[tuple[str, int]]:
         """The configured (name or address, port) pairs in order; names are not resolved."""

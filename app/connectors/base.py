@@ -31,6 +31,8 @@ class Destination:
 class Delivery:
     """A message handed to a listener. `token` and `epoch` belong to the connector: an ack never crosses an epoch.
 
+    An epoch is one connection of the connector, also where it has several; a token is unique in its subscription.
+
     From a stream it has its `offset`; offsets rise and are not contiguous, also over reconnects. `missing` says that
     the stream no longer has what lay between the delivery before, or the start that was asked for, and this one.
     """
@@ -55,7 +57,7 @@ class Listener(Protocol):
         """The link is back and the subscription stands again, in a new epoch."""
 
     def on_withdrawn(self, token: str) -> None:
-        """The delivery with this token waited too long for its ack and went back; an ack now does nothing."""
+        """The delivery with this token went back: it waited too long, or could not stay. An ack now does nothing."""
 
     def on_cancelled(self, detail: str) -> None:
         """The broker ended this subscription and it is not coming back."""
@@ -78,6 +80,13 @@ class Subscription(ABC):
         Where nothing is known of such a place it is given back instead: a message is never lost by default.
         """
         return self.nack(delivery)
+
+    def leave(self, delivery: Delivery) -> bool:
+        """Give one message back by ending what brought it, where the subscription has more than that; else False.
+
+        For a subscription at several brokers, of which the others go on bringing.
+        """
+        return False
 
     @abstractmethod
     async def close(self, timeout: float) -> None:

@@ -66,9 +66,20 @@ class LinkFailed(Exception):
         self.fault = fault
 
 
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """How many connections of a service are up, of how many it wants."""
+
+    up: int
+    of: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkStatus:
-    """A snapshot of one link. Times are Unix seconds; `address` is host:port of the present connection."""
+    """A snapshot of one link. Times are Unix seconds; `address` is host:port of the present connection.
+
+    `several` counts the connections behind it where there may be more than one.
+    """
 
     state: LinkState
     since: float
@@ -78,24 +89,48 @@ class LinkStatus:
     next_attempt_at: float | None = None
     epoch: int = 0
     ever_up: bool = False
+    several: Connections | None = None
+
+    @property
+    def connections(self) -> Connections:
+        """How many are up, of how many."""
+        return self.several or Connections(int(self.state is LinkState.UP), 1)
 
 
-#: Of several links, the state that speaks for all is the first of these that one of them is in.
+#: Of links that are all needed, the state that speaks for all is the first of these that one of them is in.
 _PRECEDENCE = (LinkState.DRAINING, LinkState.DOWN, LinkState.CONNECTING, LinkState.UP, LinkState.CLOSED)
+#: Of links of which any will do.
+_EITHER = (LinkState.DRAINING, LinkState.UP, LinkState.CONNECTING, LinkState.DOWN, LinkState.CLOSED)
 
 
 def combined(statuses: Sequence[LinkStatus]) -> LinkStatus:
-    """One status for all the links of a service, the first of which speaks for broker and address."""
+    """One status for links that are all needed, the first of which speaks for broker and address."""
     if len(statuses) == 1:
         return statuses[0]
-    state = next(state for state in _PRECEDENCE if any(each.state is state for each in statuses))
+    state = _first(_PRECEDENCE, statuses)
+    since = max(each.since for each in statuses if each.state is state)
+    return replace(_told_together(statuses), state=state, since=since, ever_up=all(each.ever_up for each in statuses))
+
+
+def either(statuses: Sequence[LinkStatus]) -> LinkStatus:
+    """One status for links, at least one, of which any will do."""
+    state = _first(_EITHER, statuses)
+    since = min(each.since for each in statuses if each.state is state)
+    return replace(_told_together(statuses), state=state, since=since, ever_up=any(each.ever_up for each in statuses))
+
+
+def _first(precedence: Sequence[LinkState], statuses: Sequence[LinkStatus]) -> LinkState:
+    return next(state for state in precedence if any(each.state is state for each in statuses))
+
+
+def _told_together(statuses: Sequence[LinkStatus]) -> LinkStatus:
+    """The first one with the latest error, the next attempt and the connections of them all."""
     errors = [each.last_error for each in statuses if each.last_error is not None]
     attempts = [each.next_attempt_at for each in statuses if each.next_attempt_at is not None]
+    counts = [each.connections for each in statuses]
     return replace(
         statuses[0],
-        state=state,
-        since=max(each.since for each in statuses if each.state is state),
         last_error=max(errors, key=lambda error: error.at, default=None),
         next_attempt_at=min(attempts, default=None),
-        ever_up=all(each.ever_up for each in statuses),
+        several=Connections(sum(each.up for each in counts), sum(each.of for each in counts)),
     )

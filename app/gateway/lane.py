@@ -1,5 +1,7 @@
 """A lane: one consumer at the broker that has one message at a time, so that giving it back disturbs no other.
 
+Where a service consumes from several brokers it has one of each at a time, and gives back one without the others.
+
 What one message's return means differs: RabbitMQ takes it back alone, ActiveMQ only together with everything else its
 subscription holds. With one message for each subscription both are the same (see docs/adr/0009).
 """
@@ -113,9 +115,14 @@ class Lane:
         return taken
 
     def expire(self, delivery: Delivery) -> bool:
-        """The lane ends, and with it the broker has the message again."""
+        """The lane ends, and with it the broker has the message again.
+
+        Over several brokers it may have a message of each: then only what brought this one ends now.
+        """
         subscription = self._take_out(delivery)
         self.returns = True
+        if subscription is not None and self.leased:
+            subscription.leave(delivery)
         self._owner.settled(self)
         return subscription is not None
 

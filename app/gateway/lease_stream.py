@@ -34,7 +34,9 @@ class LeaseReader(QueueStream[tuple[Lane, Delivery]]):
         self._lease = lease
         self._takings = takings
         self._on_close = on_close
-        self._lanes: dict[Lane, None] = {}
+        #: With the number of their leases.
+        self._lanes: dict[Lane, int] = {}
+        self._leased = 0
         self._claimed = ExitStack()
         self._handing = 0
         self._letting_go: set[asyncio.Task[None]] = set()
@@ -46,7 +48,7 @@ class LeaseReader(QueueStream[tuple[Lane, Delivery]]):
         prefetch = destination.settings.prefetch
         self._destination = destination
         self._claimed.enter_context(self._takings.claim(prefetch))
-        self._lanes = {Lane(self, stays=True): None for _ in range(prefetch)}
+        self._lanes = {Lane(self, stays=True): 0 for _ in range(prefetch)}
         first, *others = self._lanes
         try:
             # The first alone: where the broker refuses it, and ends the connection for it, once is enough.
@@ -81,16 +83,28 @@ class LeaseReader(QueueStream[tuple[Lane, Delivery]]):
     # What lanes tell.
 
     def arrived(self, lane: Lane, delivery: Delivery) -> None:
-        self._admit((lane, delivery), len(delivery.message.body))
+        if not lane.returns:  # one that ends gives it back
+            self._admit((lane, delivery), len(delivery.message.body))
 
     def settled(self, lane: Lane) -> None:
         # Answered: the broker sends the next one by itself. Not answered in time: whoever answers is to get it. A
         # client that is frozen would otherwise be given it again and again, for it has more lanes than others.
+        self._recount(lane)
         if lane.returns:
             for idle in [lane for lane in self._lanes if lane.is_idle]:
                 self._let_go(idle)
             if not self._lanes:
                 self.end("slow")
+        self.wake()
+
+    def _has_events(self) -> bool:
+        # Lanes over several brokers have a message of each: what is beyond the prefetch waits for an answer.
+        return super()._has_events() and self._leased < self._destination.settings.prefetch
+
+    def _recount(self, lane: Lane) -> None:
+        if lane in self._lanes:
+            self._leased += len(lane.leased) - self._lanes[lane]
+            self._lanes[lane] = len(lane.leased)
 
     def _let_go(self, lane: Lane) -> None:
         del self._lanes[lane]
@@ -104,12 +118,14 @@ class LeaseReader(QueueStream[tuple[Lane, Delivery]]):
         lease = lane.leased.pop(token, None)
         if lease is not None:
             self._takings.leases.void(lease)
+        self.settled(lane)
 
     def ended(self, lane: Lane, detail: str | None) -> None:
         self._keep(lambda _at, other, _token: other is not lane)
         leased, lane.leased = lane.leased, {}
         for lease in leased.values():
             self._takings.leases.void(lease)
+        self._recount(lane)
         if detail is not None:
             self.end("cancelled")
 
@@ -123,6 +139,7 @@ class LeaseReader(QueueStream[tuple[Lane, Delivery]]):
     def _grant(self, lane: Lane, delivery: Delivery) -> str:
         lease: Lease = self._takings.leases.grant(self._destination.uri, lane, delivery, self._lease.seconds)
         lane.leased[delivery.token] = lease
+        self._recount(lane)
         lease.forget_message()  # what is on its way to the client is counted here
         return self._takings.token(lease)
 
@@ -134,6 +151,7 @@ class LeaseReader(QueueStream[tuple[Lane, Delivery]]):
     async def close(self) -> None:
         self._on_close(self)
         lanes, self._lanes = self._lanes, {}
+        self._leased = 0
         self._keep(lambda _at, _lane, _token: False)
         handing, self._handing = self._handing, 0
         self._shift(-handing)

@@ -59,6 +59,8 @@ class Registry:
         self._connectors[name] = connector
         self._was_up.discard(name)
         self._metrics.link_up.labels(name).set(0)
+        self._metrics.connections.labels(name).set_function(lambda: connector.status.connections.of)
+        self._metrics.connections_up.labels(name).set_function(lambda: connector.status.connections.up)
         self._metrics.reconnects.labels(name)
         self._metrics.in_flight.labels(name).set_function(lambda: connector.in_flight)
         self._metrics.awaiting_reply.labels(name).set_function(lambda: connector.awaiting_reply)

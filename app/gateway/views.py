@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.connectors.base import Destination, MQConnector
-from app.domain.link import LinkError
+from app.domain.link import Connections, LinkError
 from app.domain.message import rfc3339
 from app.gateway.stream import Counts
 
@@ -34,11 +34,15 @@ class LinkErrorView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceView:
-    """One mqService. Times are RFC 3339 UTC; `broker` and `address` are null until it was connected."""
+    """One mqService. Times are RFC 3339 UTC; `broker` and `address` are null until it was connected.
+
+    `connections` says how many are up, of how many.
+    """
 
     service: str
     mq_type: str
     link: str
+    connections: Connections
     since: str
     broker: str | None
     address: str | None
@@ -71,6 +75,7 @@ def service_view(connector: MQConnector, destinations: list[DestinationView], om
         service=connector.service,
         mq_type=connector.settings.mq_type,
         link=status.state.value,
+        connections=status.connections,
         since=rfc3339(status.since),
         broker=status.broker,
         address=status.address,

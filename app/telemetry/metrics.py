@@ -89,6 +89,8 @@ class Metrics:
 
     def _links(self) -> None:
         self.link_up = self._gauge("link_up", "1 while the link to the broker is authenticated, else 0.", "service")
+        self.connections = self._gauge("connections", "Connections to brokers that are wanted.", "service")
+        self.connections_up = self._gauge("connections_up", "Connections to brokers that are up.", "service")
         self.reconnects = self._counter("reconnects_total", "Connections made after one was lost.", "service")
         self.connector_events = self._counter(
             "connector_events_total", "What a connector saw and no caller was told.", "service", "event"
@@ -111,7 +113,8 @@ class Metrics:
 
     def forget(self, service: str) -> None:
         """A service is no longer configured: what it is goes, what was counted stays."""
-        for gauge in (self.link_up, self.in_flight, self.awaiting_reply, self.buffer_bytes, self.leases):
+        links = (self.link_up, self.connections, self.connections_up)
+        for gauge in (*links, self.in_flight, self.awaiting_reply, self.buffer_bytes, self.leases):
             with contextlib.suppress(KeyError):
                 gauge.remove(service)
 

@@ -183,6 +183,7 @@ async def test_on_activemq_giving_back_means_subscribing_anew(subject: Connect) 
         assert (await peer.frame("UNSUBSCRIBE"))["id"] == old["id"]
         new = await peer.frame("SUBSCRIBE")
         assert not subscription.ack(second), "it went back with the first and comes again"
+        assert await recorder.word() == "withdrawn: a2"
         await connection.message(new["id"], b"1", ack="a3", redelivered="true")
         assert subscription.ack(await recorder.next())
         assert peer.count("NACK") == 0

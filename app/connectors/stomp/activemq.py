@@ -15,6 +15,7 @@ class ActiveMQ(Dialect):
     #: It looks once in an interval and is content with a frame it sent since: silent for two, observed on 5.17.
     silent_intervals = 2.5
     answers_before_commit = True
+    may_be_alone = True
 
     def delay(self, milliseconds: int) -> Headers:
         return {"AMQ_SCHEDULED_DELAY": str(milliseconds)}

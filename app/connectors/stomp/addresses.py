@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from app.domain.link import LinkFailed, LinkFault
 
@@ -54,19 +55,37 @@ async def resolve(hosts: Sequence[tuple[str, int]], resolver: Resolver | None = 
 
     Raises LinkFailed(DNS) when no name resolves.
     """
-    resolver = resolver or Resolver()
+    found, failures = await look_up(hosts, resolver or Resolver())
+    if not found:
+        raise LinkFailed(LinkFault.DNS, "; ".join(f"{name}: {why}" for name, why in failures.items()))
+    return found
+
+
+async def look_up(hosts: Sequence[tuple[str, int]], resolver: Resolver) -> tuple[list[Address], dict[str, str]]:
+    """What `resolve` gives, and the names that do not resolve, each with the reason."""
     found: list[Address] = []
-    failures: list[str] = []
+    failures: dict[str, str] = {}
     for name, port in hosts:
         try:
             found += await resolver.lookup(name, port)
         except OSError as error:
-            failures.append(f"{name}: {error.strerror or error}")
+            failures[name] = error.strerror or str(error)
         except UnicodeError as error:  # a label that is empty or too long never gets to the resolver
-            failures.append(f"{name}: {error}")
-    if not found:
-        raise LinkFailed(LinkFault.DNS, "; ".join(failures))
-    return found
+            failures[name] = str(error)
+    return found, failures
+
+
+def one_each(addresses: Iterable[Address]) -> list[Address]:
+    """One address for each broker: of a name with both families only those of IPv4, as DIRAC does, and none twice.
+
+    A host that has both is one broker; taken for two it would deliver every message of a Topic twice.
+    """
+    chosen: dict[tuple[str, int], Address] = {}
+    for _, of_name in groupby(addresses, key=lambda address: address.name):
+        known = list(of_name)
+        for address in [each for each in known if ":" not in each.ip] or known:
+            chosen.setdefault((address.ip, address.port), address)
+    return list(chosen.values())
 
 
 async def _lookup(name: str, port: int) -> list[Address]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator, Sequence
+import logging
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext, Destination, Listener, MQConnector, Subscription
 from app.connectors.replies import Replies
+from app.connectors.stomp.addresses import one_each
+from app.connectors.stomp.alias import Alias
 from app.connectors.stomp.consumers import Consumers
 from app.connectors.stomp.declarations import Declarations, paths
 from app.connectors.stomp.dialect import Dialect
+from app.connectors.stomp.known_paths import known_paths
 from app.connectors.stomp.link import Link, Residents
+from app.connectors.stomp.member import Member, Neighbours
 from app.connectors.stomp.publisher import Publisher
 from app.connectors.stomp.quarantine import Quarantine
 from app.connectors.stomp.reading import Reading
@@ -26,10 +31,14 @@ from app.domain.message import Message, Publication
 from app.domain.stream import StreamStart
 from app.domain.uri import DestinationType, MqUri
 
+logger = logging.getLogger("mq_gateway.stomp")
+
 #: Seconds for what is still to be done when the connection has been ended.
 _CHORES_DEADLINE = 1.0
 #: What of a service has nothing to do with its connection.
 _DECLARATIONS = {"queues", "topics", "allow_undeclared", "required", "consumer_timeout"}
+#: What a connector is made for, and no other one can take over.
+_MAKING = ("mq_type", "connections", "consume_from")
 
 
 class StompMQConnector(MQConnector):
@@ -37,7 +46,7 @@ class StompMQConnector(MQConnector):
 
     With `connections: split` publishing has a connection of its own: a broker that does not read from one that
     publishes (RabbitMQ under a memory alarm) still takes the ACKs of the other. Streams are read on one more, once
-    somebody reads them.
+    somebody reads them. With `consume_from: all` every address has one for consuming, beside the one that publishes.
     """
 
     def __init__(self, service: str, settings: ServiceSettings, context: ConnectorContext) -> None:
@@ -45,9 +54,9 @@ class StompMQConnector(MQConnector):
         self._state = LinkState.CONNECTING
         self._dialect = Dialect("", settings.max_frame_bytes)
         self._quarantine = Quarantine(service, context.on_event)
-        split = settings.connections == "split"
-        names = (f"{service} (publishing)", f"{service} (consuming)") if split else (service,)
-        self._links = tuple(self._link(name) for name in names)
+        self._links = tuple(self._link(name) for name in _link_names(service, settings))
+        neighbours = Neighbours(self._welcome, self._changed, context.on_event)
+        self._alias = Alias(service, settings, self._quarantine, neighbours) if settings.consume_from == "all" else None
         self._stream_link = self._link(f"{service} (streams)")
         self._streams = Declarations(self._links[0], self._quarantine, self._stream_topics)
         self._publisher = Publisher(
@@ -58,6 +67,7 @@ class StompMQConnector(MQConnector):
         self._consumers = Consumers(service, settings, self._links[-1], self._quarantine)
         self._reading = Reading(service, settings, self._stream_link, self._quarantine, self._streams)
         self._running: list[asyncio.Task[None]] = []
+        self._warned = False
 
     def _link(self, name: str) -> Link:
         residents = Residents(
@@ -71,10 +81,13 @@ class StompMQConnector(MQConnector):
     async def start(self) -> None:
         self._apply()
         self._running = [asyncio.create_task(link.run(), name=f"link {link.name}") for link in self._links]
+        if self._alias is not None:
+            self._running.append(asyncio.create_task(self._alias.run(), name=f"names of {self.service}"))
 
     @property
     def status(self) -> LinkStatus:
-        return combined([link.status for link in self._links])
+        consuming = [self._alias.status] if self._alias is not None else []
+        return combined([link.status for link in self._links] + consuming)
 
     @property
     def in_flight(self) -> int:
@@ -119,7 +132,8 @@ class StompMQConnector(MQConnector):
     ) -> Subscription:
         if start is not None:
             return await self._reading.subscribe(destination, listener, prefetch=prefetch, timeout=timeout, start=start)
-        return await self._consumers.subscribe(
+        consumers = self._alias or self._consumers
+        return await consumers.subscribe(
             destination, listener, acknowledge=acknowledge, prefetch=prefetch, timeout=timeout
         )
 
@@ -131,10 +145,14 @@ class StompMQConnector(MQConnector):
 
     # The life of the links.
 
-    def _up(self, link: str, session: Session) -> Coroutine[Any, Any, None]:
+    def _welcome(self, session: Session) -> None:
         self._dialect = session.dialect
         self._learn(session)
-        session.on_ended = self._subscription_ended
+        session.on_ended = partial(self._subscription_ended, session)
+
+    def _up(self, link: str, session: Session) -> Coroutine[Any, Any, None]:
+        self._welcome(session)
+        self._warn_of_others(session)
         if link == self._stream_link.name:
             return self._reading.restore(session)
         self._quarantine.up(link, session)
@@ -144,8 +162,12 @@ class StompMQConnector(MQConnector):
         return self._consumers.restore(session) if link == self._links[-1].name else _nothing()
 
     @property
+    def _members(self) -> list[Member]:
+        return self._alias.members if self._alias is not None else []
+
+    @property
     def _all_links(self) -> tuple[Link, ...]:
-        return (*self._links, self._stream_link)
+        return (*self._links, *(member.link for member in self._members), self._stream_link)
 
     def _stream_topics(self) -> list[Destination]:
         return [
@@ -154,29 +176,33 @@ class StompMQConnector(MQConnector):
             if settings.is_stream
         ]
 
-    def _subscription_ended(self, path: str) -> None:
+    def _warn_of_others(self, session: Session) -> None:
+        brokers = len(one_each(self._links[-1].addresses))
+        if self.settings.consume_from is None and brokers > 1 and session.dialect.may_be_alone and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s: %d brokers behind its hosts, and messages come from one of them only; where they know nothing of "
+                "each other it has to be `consume_from: all`, and `one` where they do",
+                self.service,
+                brokers,
+            )
+
+    def _subscription_ended(self, session: Session, path: str) -> None:
         """A queue was deleted under its consumer: only another connection makes RabbitMQ declare it again.
 
         It is made when somebody wants the queue again; nobody else is to notice what happened to it.
         """
         self._streams.forget()
-        if self._dialect.declares_once and path.startswith("/queue/"):
-            for link in self._links:
-                if link.current is not None:
-                    link.current.stale.add(path)
+        if not (session.dialect.declares_once and path.startswith("/queue/")):
+            return
+        for each in (session, *(link.current for link in self._links)):
+            if each is not None and (self._alias is None or each.address == session.address):
+                each.stale.add(path)
 
     def _learn(self, session: Session) -> None:
         """What the declared destinations are called on this connection."""
-        session.known_paths = dict(self._known_paths(session.dialect))
+        session.known_paths = dict(known_paths(self.service, self.settings, session.dialect))
         session.knows_all = self.settings.allow_undeclared
-
-    def _known_paths(self, dialect: Dialect) -> Iterator[tuple[str, MqUri]]:
-        """The STOMP destinations of what is declared; a name this broker cannot have is left out."""
-        for kind, declared in (("Queues", self.settings.queues), ("Topics", self.settings.topics)):
-            for name, settings in declared.items():
-                uri = MqUri(self.service, DestinationType(kind), name)
-                with contextlib.suppress(InvalidName):
-                    yield dialect.path(Destination(uri, settings)), uri
 
     def _lost(self, link: str, session: Session) -> None:
         if link == self._stream_link.name:
@@ -195,9 +221,11 @@ class StompMQConnector(MQConnector):
         self._requester.forgive()
         for link in self._all_links:
             link.retry()
+        if self._alias is not None:
+            self._alias.retry()
 
     def reconfigure(self, settings: ServiceSettings) -> bool:
-        if settings.mq_type != self.settings.mq_type or settings.connections != self.settings.connections:
+        if any(getattr(settings, option) != getattr(self.settings, option) for option in _MAKING):
             return False
         same = settings.model_dump(exclude=_DECLARATIONS) == self.settings.model_dump(exclude=_DECLARATIONS)
         self.settings = self._publisher.settings = settings
@@ -205,6 +233,8 @@ class StompMQConnector(MQConnector):
         self._requester.forgive()
         if not same:
             self._apply()
+        if self._alias is not None:
+            self._alias.settle(settings, connect=not same)
         for link in self._all_links:
             if link.current is not None:
                 self._learn(link.current)
@@ -215,17 +245,20 @@ class StompMQConnector(MQConnector):
 
     def _apply(self) -> None:
         """A client id is for the connection that consumes: brokers take it from one connection only."""
-        for link in self._all_links:
-            consumes = link is self._links[-1]
+        for link in (*self._links, self._stream_link):
+            consumes = link is self._links[-1] and self._alias is None
             link.reconfigure(self.settings if consumes else self.settings.model_copy(update={"client_id": None}))
 
     async def close(self, timeout: float) -> None:
         running, self._running = self._running, []
         if not running:
             return
+        if self._alias is not None:
+            self._alias.drain()
         reading = self._reading.close()
-        links = self._all_links if reading else self._links
+        links = self._all_links if reading else self._all_links[:-1]
         running += reading
+        running += [member.running for member in self._members]
         sessions = [link.current for link in links]
         for link in links:
             link.drain()
@@ -236,6 +269,7 @@ class StompMQConnector(MQConnector):
         for task in running:
             task.cancel()  # ends the connection, and with it whatever still waits for an answer
         chores = {*self._consumers.chores, *self._reading.consumers.chores}
+        chores |= self._alias.work if self._alias is not None else set()
         _done, late = await asyncio.wait({*running, *chores}, timeout=_CHORES_DEADLINE)
         for task in late:
             task.cancel()
@@ -245,6 +279,13 @@ class StompMQConnector(MQConnector):
 
 def _path(dialect: Dialect, destination: Destination) -> tuple[str]:
     return (dialect.path(destination),)
+
+
+def _link_names(service: str, settings: ServiceSettings) -> tuple[str, ...]:
+    """The links that are always there: the first publishes, the last consumes unless an alias does."""
+    if settings.consume_from == "all":
+        return (f"{service} (publishing)",)
+    return (f"{service} (publishing)", f"{service} (consuming)") if settings.connections == "split" else (service,)
 
 
 async def _nothing() -> None:

@@ -48,29 +48,56 @@ class Consumers:
         prefetch: int,
         timeout: float,
         start: StreamStart | None = None,
+        made: Callable[[StompSubscription], None] | None = None,
     ) -> StompSubscription:
-        """As MQConnector.subscribe."""
+        """As MQConnector.subscribe; `made` gets what it will return before anything comes over it."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         session = await self._link.session(timeout)
         cursor = StreamCursor(start) if start is not None else None
-        subscription = StompSubscription(
-            destination,
-            listener,
-            acknowledge=acknowledge or start is not None,
-            prefetch=prefetch,
-            patience=self._patience(session.dialect),
-            cursor=cursor,
-            on_end=self._forget,
-            spawn=self.chore,
+        subscription = self._make(
+            session.dialect, destination, listener, acknowledge=acknowledge, prefetch=prefetch, cursor=cursor
         )
+        if made is not None:
+            made(subscription)
         path = subscription.path(session.dialect)
         self._quarantine.refuse(path)
         if path in session.stale:
             session = await self._link.renewed(deadline - loop.time())
         await self._establish(subscription, session, deadline, timeout)
+        if not session.is_open:  # RECEIPT and the end came in one read: nobody was told of a loss
+            raise BrokerUnavailable("the link was lost while subscribing", retry_after=1)
         self._subscriptions[subscription] = None
         return subscription
+
+    def enlist(
+        self, dialect: Dialect, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int
+    ) -> StompSubscription:
+        """One that the next `restore` makes: its listener is told `on_restored` when it stands."""
+        subscription = self._make(dialect, destination, listener, acknowledge=acknowledge, prefetch=prefetch)
+        self._subscriptions[subscription] = None
+        return subscription
+
+    def _make(
+        self,
+        dialect: Dialect,
+        destination: Destination,
+        listener: Listener,
+        *,
+        acknowledge: bool,
+        prefetch: int,
+        cursor: StreamCursor | None = None,
+    ) -> StompSubscription:
+        return StompSubscription(
+            destination,
+            listener,
+            acknowledge=acknowledge or cursor is not None,
+            prefetch=prefetch,
+            patience=self._patience(dialect),
+            cursor=cursor,
+            on_end=self._forget,
+            spawn=self.chore,
+        )
 
     async def _establish(
         self, subscription: StompSubscription, session: Session, deadline: float, timeout: float

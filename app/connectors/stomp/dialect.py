@@ -63,6 +63,8 @@ class Dialect:
     #: Whether a SEND in a transaction is answered at once; otherwise the RECEIPT comes after COMMIT.
     answers_before_commit: ClassVar[bool] = False
     reply_queues: ClassVar[ReplyQueues] = ReplyQueues.NONE
+    #: Whether several addresses are likely to be brokers that know nothing of each other.
+    may_be_alone: ClassVar[bool] = False
     #: Heart-beat intervals without a byte after which the broker is given up.
     silent_intervals: ClassVar[float] = 2.0
 

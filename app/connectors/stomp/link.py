@@ -41,10 +41,24 @@ class Residents:
 
 
 class Link:
-    """Connects, tells, waits, connects again. `name` is for logs and for people."""
+    """Connects, tells, waits, connects again. `name` is for logs and for people.
 
-    def __init__(self, name: str, settings: ServiceSettings, residents: Residents) -> None:
+    It connects to the first configured address that answers, or to `address` only. Its epochs begin after `epoch`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: ServiceSettings,
+        residents: Residents,
+        *,
+        address: Address | None = None,
+        epoch: int = 0,
+    ) -> None:
         self.name = name
+        #: What the names resolved to when it connected last.
+        self.addresses: list[Address] = []
+        self._address = address
         self._settings = settings
         self._residents = residents
         self._backoff = Backoff(settings.reconnect)
@@ -53,7 +67,7 @@ class Link:
         self._hurry = asyncio.Event()
         self._retiring: asyncio.Task[None] | None = None
         self._session: Session | None = None
-        self._epoch = 0
+        self._epoch = epoch
         self._state, self._since = LinkState.CONNECTING, time.time()
         self._last_error: LinkError | None = None
         self._next_attempt_at: float | None = None
@@ -79,6 +93,11 @@ class Link:
         session = self._session
         takes_work = session is not None and session.takes_work and self._state is LinkState.UP
         return session if takes_work else None
+
+    @property
+    def is_beginning(self) -> bool:
+        """The first attempt is under way: nobody knows yet whether anybody is there."""
+        return self._state is LinkState.CONNECTING and self._last_error is None and self._broker is None
 
     async def session(self, timeout: float) -> Session:
         """The session to use, waiting for a link that is connecting; raises BrokerUnavailable or Draining."""
@@ -164,14 +183,17 @@ class Link:
         """The first address that answers; raises the last address's LinkFailed when none does."""
         self._epoch += 1
         failure = LinkFailed(LinkFault.DNS, "no address")
-        for address in await self._addresses():
+        self.addresses = await self._resolved()
+        for address in self.addresses:
             try:
                 return await open_session(self._settings, address, self._epoch, self._residents.on_event)
             except LinkFailed as fault:
                 failure = fault
         raise failure
 
-    async def _addresses(self) -> list[Address]:
+    async def _resolved(self) -> list[Address]:
+        if self._address is not None:
+            return [self._address]
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 return await resolve(self._settings.addresses(), self._resolver)

@@ -27,6 +27,10 @@ class Quarantine:
         """A connection of this link is gone."""
         self._ended[link] = (session.epoch, tuple(session.suspects))
 
+    def forget(self, link: str) -> None:
+        """There is no such link any more."""
+        self._ended.pop(link, None)
+
     def up(self, link: str, session: Session) -> None:
         """Count the end of the last connection if the broker was there all the time: a restart is nobody's fault."""
         epoch, paths = self._ended.get(link, (-1, ()))

@@ -176,9 +176,17 @@ class StompSubscription(Subscription):
         if session is None or self._cursor is not None:
             return False
         if not session.dialect.nack_requeues:
-            return self._reopen(session)
+            return self._reopen_for(delivery, session)
         self._unacked.remove(delivery.token)
         session.nack(delivery.token)
+        return True
+
+    def _reopen_for(self, delivery: Delivery, session: Session) -> bool:
+        """Only ending the subscription gives it back; what else is unacked comes again with it, marked redelivered."""
+        others = [token for token in self._unacked if token != delivery.token]
+        self._reopen(session)
+        for token in others:
+            self._listener.on_withdrawn(token)
         return True
 
     def reject(self, delivery: Delivery) -> bool:
@@ -210,8 +218,7 @@ class StompSubscription(Subscription):
             session.on_event("delivery_withdrawn")
             self._listener.on_withdrawn(token)
 
-    def _reopen(self, session: Session) -> bool:
-        # Only ending the subscription gives messages back here; all that is unacked comes again, marked redelivered.
+    def _reopen(self, session: Session) -> None:
         if self._returns is not None and self._cursor is not None:
             self._returns.ended(self._id, stream=True)
         session.unsubscribe(self._id).future.add_done_callback(_retrieve)
@@ -219,7 +226,6 @@ class StompSubscription(Subscription):
         self._unacked.clear()
         self._id, pending = self._subscribe(session)
         pending.future.add_done_callback(self._reopened)
-        return True
 
     def _reopened(self, future: asyncio.Future[None]) -> None:
         error = future.exception()

@@ -34,7 +34,7 @@ def _service(**options: Any) -> dict[str, Any]:
         ({"connect_timeout": "nan"}, "connect_timeout: must be a finite number"),
         ({"required": "perhaps"}, "required: must be true or false, not 'perhaps'"),
         ({"connections": "double"}, "connections: must be 'single' or 'split', not 'double'"),
-        ({"consume_from": "all"}, "consume_from: not supported in this version"),
+        ({"consume_from": "some"}, "consume_from: must be 'one' or 'all', not 'some'"),
         ({"queues": {"a*": None}}, "queues.a*: the name contains '*', which a broker may take for more than a name"),
         ({"queues": "jobs"}, "queues: must be a section, not a single value"),
         ({"reconnect": "fast"}, "reconnect: must be a section, not a single value"),

@@ -148,10 +148,19 @@ def test_undeclared_destinations_exist_where_allowed() -> None:
     assert service.destination(MqUri.parse("any::Topics::other")) == TopicSettings()
 
 
-@pytest.mark.parametrize("option", [{"consume_from": "all"}])
-def test_later_options_are_refused(option: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match="not supported in this version"):
-        _service(**option)
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"topics": {"log": {"replay": "stream"}}}, "`replay: stream` of log: offsets are of one broker"),
+        ({"mq_type": "Memory"}, "Memory has none"),
+    ],
+)
+def test_consuming_from_all_is_for_brokers_with_addresses_and_no_streams(
+    options: dict[str, object], reason: str
+) -> None:
+    assert _service(consume_from="all", topics={"log": None}).consume_from == "all"
+    with pytest.raises(ValidationError, match=reason):
+        _service(consume_from="all", **options)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from app.domain.link import TRANSITIONS, LinkError, LinkFailed, LinkFault, LinkState, LinkStatus, combined
+from app.domain.link import (
+    TRANSITIONS,
+    Connections,
+    LinkError,
+    LinkFailed,
+    LinkFault,
+    LinkState,
+    LinkStatus,
+    combined,
+    either,
+)
 
 
 def _reachable(start: LinkState) -> set[LinkState]:
@@ -72,4 +82,29 @@ def test_of_two_links_the_latest_error_and_the_next_attempt_are_told() -> None:
     one = LinkStatus(state=LinkState.DOWN, since=3.0, last_error=late, next_attempt_at=9.0, ever_up=True)
     other = LinkStatus(state=LinkState.DOWN, since=4.0, last_error=early, next_attempt_at=8.0)
     both = combined([one, other])
+    assert both.connections == Connections(0, 2)
     assert (both.since, both.last_error, both.next_attempt_at, both.ever_up) == (4.0, late, 8.0, False)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (LinkState.UP, LinkState.DOWN, LinkState.UP),
+        (LinkState.DOWN, LinkState.CONNECTING, LinkState.CONNECTING),
+        (LinkState.UP, LinkState.DRAINING, LinkState.DRAINING),
+        (LinkState.CLOSED, LinkState.CLOSED, LinkState.CLOSED),
+    ],
+)
+def test_of_links_of_which_any_will_do_the_better_one_speaks(one: LinkState, other: LinkState, both: LinkState) -> None:
+    pair = [LinkStatus(state=one, since=1.0), LinkStatus(state=other, since=2.0, ever_up=True)]
+    assert either(pair).state is both
+    assert either(pair[::-1]).state is both
+    assert either(pair).ever_up
+
+
+def test_connections_are_counted_over_all_of_them() -> None:
+    up, down = (LinkStatus(state=state, since=1.0) for state in (LinkState.UP, LinkState.DOWN))
+    assert (up.connections, down.connections) == (Connections(1, 1), Connections(0, 1))
+    brokers = either([up, down, up])
+    assert brokers.connections == Connections(2, 3)
+    assert combined([up, brokers]).connections == Connections(3, 4)

@@ -43,6 +43,7 @@ class FakeSubscription(Subscription):
         self.acked: list[str] = []
         self.nacked: list[str] = []
         self.rejected: list[str] = []
+        self.left: list[str] = []
         #: What ack and reject answer: False as after a reconnect.
         self.takes = True
         self.closed = 0
@@ -71,6 +72,10 @@ class FakeSubscription(Subscription):
 
     def nack(self, delivery: Delivery) -> bool:
         self.nacked.append(delivery.token)
+        return True
+
+    def leave(self, delivery: Delivery) -> bool:
+        self.left.append(delivery.token)
         return True
 
     async def close(self, timeout: float) -> None:

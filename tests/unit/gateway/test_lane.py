@@ -86,6 +86,19 @@ async def test_one_that_stays_gives_back_and_goes_on(takes: bool) -> None:
     assert bench.lane.returns
 
 
+async def test_over_several_brokers_one_goes_back_without_the_others() -> None:
+    bench = Bench()
+    await bench.open()
+    one, other = bench.lease("1"), bench.lease("2")
+    assert bench.lane.give_back(one)
+    assert bench.connector.latest.left == ["1"]
+    assert bench.lane.returns
+    assert not bench.lane.is_idle
+    assert bench.lane.give_back(other)
+    assert bench.connector.latest.left == ["1"], "the last one goes back with the lane"
+    assert bench.connector.latest.nacked == []
+
+
 async def test_closed_while_it_opens_it_leaves_nothing() -> None:
     bench = Bench()
     bench.connector.open.clear()

@@ -17,6 +17,7 @@ from app.gateway.stream import Counts, Format, StreamLease
 from app.gateway.takings import Takings
 from app.telemetry.metrics import Metrics
 from tests.unit.gateway.fakes import FakeConnector, FakeSubscription, queue, turns
+from tests.unit.gateway.test_takings import until
 from tests.unit.wire.event_source import EventSource
 
 JOBS = queue(prefetch=3)
@@ -252,3 +253,41 @@ async def test_lanes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     await first.reader.close()
     await second.open()
     await second.reader.close()
+
+
+async def test_no_more_than_the_prefetch_is_out_also_where_lanes_bring_more(bench: Bench) -> None:
+    """As over several brokers, each of which sends one to a lane."""
+    for lane in bench.lanes:
+        lane.deliver(b"1", b"2")
+    first, second, third = bench.take()
+    assert bench.take() == []
+    assert bench.reader.buffered == 3
+    ready = asyncio.ensure_future(bench.reader.ready())
+    await turns()
+    assert not ready.done()
+    assert bench.ack(second[0]) == "done"
+    await asyncio.wait_for(ready, 1)
+    (fourth,) = bench.take()
+    assert bench.take() == []
+    for lane in bench.lanes:
+        lane.listener.on_withdrawn("1")  # its broker is gone
+    assert [data for _, data in bench.take()] == ["2"]
+    assert bench.ack(first[0]) == bench.ack(third[0]) == "expired"
+    assert bench.ack(fourth[0]) == "done"
+
+
+async def test_a_lane_that_ends_with_another_lease_gets_no_more() -> None:
+    bench = Bench(seconds=0.05)
+    await bench.open()
+    bench.lanes[0].deliver(b"a", b"b")
+    (first, _), (second, _) = bench.take()
+    bench.takings.renew(JOBS.uri, second, 60)
+    await until(lambda: bench.lanes[0].left == ["1"])
+    bench.lanes[0].deliver(b"c")
+    assert bench.take() == []
+    assert bench.ack(first) == "expired"
+    assert bench.lanes[0].closed == 0
+    assert bench.ack(second) == "done"
+    await turns()
+    assert bench.lanes[0].closed == 1
+    await bench.reader.close()

@@ -146,8 +146,11 @@ async def test_states_are_counted_and_passed_on(bench: Bench) -> None:
     connector = bench.connector("other")
     await bench.registry.start()
     assert (bench.sample(up), bench.sample(reconnects)) == ("1.0", "0.0")
+    wanted, present = 'connections{service="other"}', 'connections_up{service="other"}'
+    assert (bench.sample(wanted), bench.sample(present)) == ("1.0", "1.0")
     connector.enter(LinkState.CONNECTING)
     assert bench.sample(up) == "0.0"
+    assert (bench.sample(wanted), bench.sample(present)) == ("1.0", "0.0")
     connector.enter(LinkState.UP)
     assert (bench.sample(up), bench.sample(reconnects)) == ("1.0", "1.0")
     assert [state for name, state in bench.states if name == "other"] == [

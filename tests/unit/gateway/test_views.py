@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from app.domain.link import LinkError, LinkFault, LinkState, LinkStatus
+from app.domain.link import Connections, LinkError, LinkFault, LinkState, LinkStatus
 from app.gateway.stream import Counts
 from app.gateway.views import destination_view, service_view
 from tests.unit.gateway.fakes import FakeConnector, queue
@@ -18,6 +18,7 @@ MORE = LinkStatus(
     address="192.0.2.1:61613",
     last_error=LinkError(LinkFault.REFUSED, "nobody listens", 1.5),
     next_attempt_at=2.25,
+    several=Connections(2, 3),
 )
 
 
@@ -40,6 +41,7 @@ async def test_a_service_that_was_never_connected() -> None:
         "service": "svc",
         "mq_type": "Memory",
         "link": "connecting",
+        "connections": {"up": 0, "of": 1},
         "since": "1970-01-01T00:00:00.000Z",
         "broker": None,
         "address": None,
@@ -57,5 +59,6 @@ async def test_a_service_that_is_down_says_why_and_when_it_tries_again(monkeypat
     assert view["link"] == "down"
     assert (view["broker"], view["address"]) == ("RabbitMQ/3.10.8", "192.0.2.1:61613")
     assert view["last_error"] == {"code": "refused", "detail": "nobody listens", "at": "1970-01-01T00:00:01.500Z"}
+    assert view["connections"] == {"up": 2, "of": 3}
     assert view["next_attempt_at"] == "1970-01-01T00:00:02.250Z"
     assert (view["destinations"], view["destinations_omitted"]) == ([asdict(destination)], 7)

@@ -22,6 +22,8 @@ CONTRACT = {
     "mq_gateway_gaps_total": {"service", "reason"},
     "mq_gateway_buffer_bytes": {"service"},
     "mq_gateway_link_up": {"service"},
+    "mq_gateway_connections": {"service"},
+    "mq_gateway_connections_up": {"service"},
     "mq_gateway_reconnects_total": {"service"},
     "mq_gateway_leases": {"service"},
     "mq_gateway_auth_failures_total": {"reason"},

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.connectors.stomp.addresses import Address, resolve
+from app.connectors.stomp.addresses import Address, Resolver, look_up, one_each, resolve
 from app.domain.link import LinkFailed, LinkFault
 
 BOOK: dict[str, list[tuple[Any, ...]]] = {
@@ -70,6 +70,24 @@ async def test_a_name_that_is_none_is_a_failure_of_dns_and_of_nothing_else(name:
     with pytest.raises(LinkFailed) as caught:
         await resolve([(name, 1)])
     assert caught.value.fault is LinkFault.DNS
+
+
+def test_a_host_with_both_families_is_one_broker() -> None:
+    def at(name: str, *ips: str) -> list[Address]:
+        return [Address(name, ip, 1) for ip in ips]
+
+    both = at("both", "2001:db8::1", "192.0.2.1", "192.0.2.2")
+    six = at("six", "2001:db8::2", "2001:db8::3")
+    again = at("again", "192.0.2.2", "192.0.2.3")
+    assert one_each([*both, *six, *again]) == [*both[1:], *six, again[1]]
+    assert one_each([]) == []
+
+
+@pytest.mark.usefixtures("book")
+async def test_what_does_not_resolve_is_told_beside_what_does() -> None:
+    found, failures = await look_up([("nowhere", 1), ("four", 1)], Resolver())
+    assert found == [Address("four", "192.0.2.4", 1)]
+    assert failures == {"nowhere": "Name or service not known"}
 
 
 async def test_a_numeric_address_needs_no_resolver() -> None:

@@ -175,7 +175,7 @@ async def test_a_nack_where_it_means_the_dead_letter_queue_opens_the_subscriptio
     bench = Bench(dialect=ActiveMQ("ActiveMQ/5.17.2"))
     old = await bench.establish()
     bench.message(1)
-    bench.message(2)
+    other = bench.message(2)
     first, second = bench.told.deliveries
     assert bench.subscription.nack(first)
     assert bench.session.commands() == ["SUBSCRIBE", "UNSUBSCRIBE", "SUBSCRIBE"]
@@ -189,7 +189,7 @@ async def test_a_nack_where_it_means_the_dead_letter_queue_opens_the_subscriptio
     await _turn()
     bench.message(3)
     assert bench.subscription.ack(bench.told.deliveries[-1])
-    assert bench.told.words == []
+    assert bench.told.words == [f"withdrawn: {other}"]
 
 
 async def test_a_refusal_to_open_it_anew_cancels() -> None:

@@ -1,0 +1,248 @@
+"""`consume_from: all`: a connection for consuming to every address behind the hosts, as they come and go.
+
+For a DNS alias over brokers that know nothing of each other: what was published at one of them is only there
+(docs/adr/0014).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+from app.config.settings import ServiceSettings
+from app.connectors.base import Destination, Listener, Subscription
+from app.connectors.stomp.addresses import Address, Resolver, look_up, one_each
+from app.connectors.stomp.link import RETIRE_SECONDS
+from app.connectors.stomp.member import Member, Neighbours
+from app.connectors.stomp.quarantine import Quarantine
+from app.connectors.stomp.session import Session
+from app.connectors.stomp.spread import Spread
+from app.domain.errors import BrokerUnavailable, Draining
+from app.domain.link import Connections, LinkError, LinkFault, LinkState, LinkStatus, either
+
+logger = logging.getLogger("mq_gateway.stomp")
+
+#: Seconds between two look-ups of the names.
+LOOK_UP_EVERY = 30.0
+#: The same while no address is known.
+LOOK_UP_SOON = 2.0
+#: Look-ups in a row without an address before its connection ends: an answer may be a selection, and until then
+#: queues empty to which nobody publishes any more.
+GONE_AFTER = 3
+#: Addresses (count) that get a connection.
+MAX_MEMBERS = 64
+#: Epochs of one member: no two connections of a service share one.
+_EPOCHS = 1_000_000_000
+
+
+class Alias:
+    """The members, and the subscriptions that live on all of them."""
+
+    def __init__(self, service: str, settings: ServiceSettings, quarantine: Quarantine, neighbours: Neighbours) -> None:
+        #: What is still being done; ended by the connector.
+        self.chores: set[asyncio.Task[None]] = set()
+        self._service = service
+        self._settings = settings
+        self._quarantine = quarantine
+        self._neighbours = neighbours
+        self._resolver = Resolver()
+        self._members: dict[tuple[str, int], Member] = {}
+        self._spreads: dict[Spread, None] = {}
+        self._met = 0
+        self._since = time.time()
+        self._error: LinkError | None = None
+        #: The configuration is another one: what it does not have goes at once.
+        self._is_strict = False
+        self._is_over = False
+        self._change = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    @property
+    def members(self) -> list[Member]:
+        return list(self._members.values())
+
+    @property
+    def status(self) -> LinkStatus:
+        """Up while any of them is."""
+        if not self._members:
+            return LinkStatus(state=self._state, since=self._since, last_error=self._error, several=Connections(0, 0))
+        status = either([member.link.status for member in self.members])
+        if self._error is None or (status.last_error is not None and status.last_error.at > self._error.at):
+            return status
+        return replace(status, last_error=self._error)
+
+    @property
+    def _state(self) -> LinkState:
+        """Of nobody."""
+        if self._is_over:
+            return LinkState.CLOSED
+        return LinkState.CONNECTING if self._error is None else LinkState.DOWN
+
+    # Addresses.
+
+    async def run(self) -> None:
+        """Follow the names until cancelled."""
+        while True:
+            self._hurry.clear()
+            try:
+                await self._follow()
+            except Exception:  # a defect of ours must not leave the service with the addresses of today for ever
+                logger.exception("%s: following its names failed", self._service)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_UP_EVERY if self._members else LOOK_UP_SOON):
+                    await self._hurry.wait()
+
+    async def _follow(self) -> None:
+        settings, strict = self._settings, self._is_strict
+        try:
+            async with asyncio.timeout(settings.connect_timeout):
+                found, failures = await look_up(settings.addresses(), self._resolver)
+        except TimeoutError:
+            found, failures = [], {name: "not resolved in time" for name, _ in settings.addresses()}
+        if self._is_over or settings is not self._settings:
+            return
+        self._note(failures)
+        present = {(address.ip, address.port): address for address in one_each(found)}
+        for address in present.values():
+            self._meet(address)
+        for member in self.members:
+            if member.address.name not in failures:
+                self._count(member, present, strict=strict)
+        self._is_strict = strict and bool(failures)
+        self._changed()
+
+    def _note(self, failures: dict[str, str]) -> None:
+        text = "; ".join(f"{name}: {why}" for name, why in failures.items())
+        if text and (self._error is None or self._error.detail != text):
+            logger.warning("%s: names: %s", self._service, text)
+        self._error = LinkError(LinkFault.DNS, text, time.time()) if text else None
+
+    def _meet(self, address: Address) -> None:
+        key = (address.ip, address.port)
+        if key in self._members:
+            return
+        if len(self._members) >= MAX_MEMBERS:
+            logger.warning("%s: %s is one address too many: not connected", self._service, address)
+            return
+        self._met += 1
+        self._members[key] = Member(
+            self._service,
+            address,
+            self._settings,
+            self._quarantine,
+            self._neighbours,
+            epoch=self._met * _EPOCHS,
+            joined=self._joined,
+        )
+
+    def _count(self, member: Member, present: dict[tuple[str, int], Address], *, strict: bool) -> None:
+        key = (member.address.ip, member.address.port)
+        member.missed = 0 if key in present else member.missed + 1
+        if member.missed >= (1 if strict else GONE_AFTER):
+            logger.info("%s: nobody is behind %s any more", self._service, member.address)
+            del self._members[key]
+            self.chore(self._part_with(member))
+
+    async def _part_with(self, member: Member) -> None:
+        try:
+            async with asyncio.timeout(RETIRE_SECONDS):
+                await asyncio.gather(*(spread.part_from(member) for spread in list(self._spreads)))
+                await member.leave()
+        except TimeoutError:
+            logger.warning("%s: %s did not answer in time, and is left", self._service, member.address)
+        finally:
+            await member.end()
+
+    def _changed(self) -> None:
+        self._wake()
+        self._neighbours.changed(self._state, self._state)
+
+    def _wake(self) -> None:
+        change, self._change = self._change, asyncio.Event()
+        change.set()
+
+    # Subscriptions.
+
+    async def subscribe(
+        self, destination: Destination, listener: Listener, *, acknowledge: bool, prefetch: int, timeout: float
+    ) -> Subscription:
+        """As MQConnector.subscribe, at every broker that takes it."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        members = await self._promising(timeout)
+        spread = Spread(
+            destination,
+            listener,
+            acknowledge=acknowledge,
+            prefetch=prefetch,
+            on_end=self._forget,
+            spawn=self.chore,
+        )
+        self._spreads[spread] = None
+        await spread.open(members, deadline - loop.time())
+        return spread
+
+    async def _promising(self, timeout: float) -> list[Member]:
+        """Those to subscribe at, at least one; who is away is not waited for where another one is there."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._state is LinkState.CONNECTING and not self._members:
+                    await self._change.wait()
+        if not self._members:
+            if self._is_over:
+                raise Draining(f"{self._service} takes no new work", retry_after=1)
+            why = self._error.detail if self._error is not None else "its names are not resolved yet"
+            raise BrokerUnavailable(f"no broker of {self._service} is known: {why}", retry_after=LOOK_UP_SOON)
+        return [member for member in self.members if member.is_promising] or self.members
+
+    def _joined(self, member: Member, session: Session) -> None:
+        if member in self._members.values():
+            for spread in list(self._spreads):
+                spread.join(member, session)
+
+    def _forget(self, spread: Spread) -> None:
+        self._spreads.pop(spread, None)
+
+    def chore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do this in the background; ended by the connector."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.chores.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self.chores.discard(task)
+        if not task.cancelled():
+            task.exception()  # who waits for it has it too; nobody may be waiting
+
+    # What the connector tells.
+
+    def settle(self, settings: ServiceSettings, *, connect: bool) -> None:
+        """Other settings; with `connect` the connections are made anew, to what the names are now."""
+        self._settings = settings
+        for member in self.members:
+            member.consumers.settings = settings
+            if connect:
+                member.reconfigure(settings)
+        self._is_strict = self._is_strict or connect
+        self.retry()
+
+    def retry(self) -> None:
+        """Look the names up now."""
+        self._hurry.set()
+
+    def drain(self) -> None:
+        """No new addresses; their links are drained with the others."""
+        self._is_over = True
+        self._resolver.close()
+        self._wake()
+
+    @property
+    def work(self) -> set[asyncio.Task[None]]:
+        """All that is still being done, for its members too."""
+        return self.chores.union(*(member.consumers.chores for member in self.members))
