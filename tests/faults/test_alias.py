@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -16,13 +17,15 @@ from app.connectors.stomp import addresses, alias, spread
 from app.connectors.stomp.addresses import Address
 from app.domain.errors import BrokerRejected, BrokerUnavailable, Draining, OutcomeUnknown
 from app.domain.link import Connections, LinkFault, LinkState
+from app.domain.message import Message
 from app.gateway.leases import Lease
 from app.gateway.stream import Counts
 from app.gateway.takings import Takings
 from app.telemetry.metrics import Metrics
-from tests.contract.conftest import WAIT
+from tests.contract.conftest import WAIT, Recorder
 from tests.faults.conftest import Connect, Subject, queue, topic
 from tests.faults.peer import Connection, Script, ScriptedPeer
+from tests.faults.test_left_behind import Made
 
 ALL = {"consume_from": "all"}
 RABBIT = {"version": "1.2", "server": "RabbitMQ/3.10.8", "heart-beat": "0,0"}
@@ -669,3 +672,24 @@ async def test_a_broker_that_falls_ends_its_own_leases(site: Open, takings: Taki
         await here.up(2)
         assert takings.ack(jobs.uri, takings.token(leases[b"1"])) == "expired"
         assert takings.ack(jobs.uri, takings.token(leases[b"0"])) == "done"
+
+
+async def test_what_has_ended_is_freed_at_once(site: Open) -> None:
+    async with site() as here:
+        gc.collect()
+        gc.disable()
+        try:
+            listeners, messages = Made(Recorder), Made(Message)
+            jobs, subscription = await here.it.consume(queue())
+            for connection, asked in await here.subscribed():
+                await connection.message(asked, bytes(1000), ack="1")
+            await until(lambda: messages.alive == 2)
+            await subscription.close(WAIT)
+            while not jobs.told.empty():
+                jobs.told.get_nowait()
+            await until(lambda: messages.alive == 0)
+            del jobs, subscription
+            gc.collect()
+            assert listeners.alive == 0
+        finally:
+            gc.enable()
