@@ -15,7 +15,8 @@ OCTET_STREAM = "application/octet-stream"
 class Publication:
     """A message to be published. `headers` are the caller's own; the typed fields are mapped per broker.
 
-    ttl_ms and delay_ms are milliseconds, priority 0-9 (AMQP's and JMS's common range).
+    ttl_ms and delay_ms are milliseconds, priority 0-9 (AMQP's and JMS's common range). Publications with the same
+    `duplicate_id` are one message: a broker that knows such ids takes one of them.
     """
 
     body: bytes = field(repr=False)
@@ -30,6 +31,7 @@ class Publication:
     type: str | None = None
     group: str | None = None
     reply_to: MqUri | None = None
+    duplicate_id: str | None = None
 
     @property
     def size(self) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.config.settings import LimitSettings
 from app.connectors.base import Destination
@@ -29,9 +30,13 @@ _OF_THE_ATTEMPT = frozenset({"traceparent", "tracestate", "baggage"})
 
 @dataclass(slots=True)
 class _Record:
-    """Of one key. `confirmed` is None where it is not known what became of the message; `until` by the loop's clock."""
+    """Of one key. `confirmed` is None where it is not known what became of the message; `until` by the loop's clock.
+
+    `serial` is that of its first attempt: what is sent again for the sake of this record is the same message.
+    """
 
     fingerprint: bytes
+    serial: int
     confirmed: bool | None = None
     persistent: bool = False
     until: float = 0.0
@@ -50,6 +55,7 @@ class Once:
         #: In the order in which they ended.
         self._ended: OrderedDict[bytes, _Record] = OrderedDict()
         self._told = 0
+        self._serials = itertools.count()
 
     @property
     def buffered(self) -> int:
@@ -65,8 +71,9 @@ class Once:
         IdempotencyMismatch for another message under the key, IdempotencyInProgress, Overloaded.
         """
         place = self._place(principal, destination.uri, publication.message_id)
-        record = _Record(_fingerprint(publication))
-        known = self._known(place, record.fingerprint)
+        fingerprint = _fingerprint(publication)
+        known = self._known(place, fingerprint)
+        record = _Record(fingerprint, next(self._serials) if known is None else known.serial)
         if known is not None and known.confirmed is not None:
             return Published(
                 message_id=publication.message_id,
@@ -76,6 +83,8 @@ class Once:
             )
         self._begin(place, record)
         ended: _Record | None = record  # whatever else happens, it may have been sent
+        # Not the key itself: it may be another principal's too, or used again when the window is over.
+        publication = replace(publication, duplicate_id=f"{place.hex()}-{record.serial}")
         try:
             published = await self._publish(destination, publication, timeout=timeout, confirm=confirm)
         except GatewayError as error:

@@ -41,7 +41,8 @@ RESERVED_PREFIXES = ("x-", "activemq.", "amq_", "_amq_", "jms", "mq-", "_hornetq
 #: What a broker puts into MESSAGE for its own purposes, and what leaks from a producer's SEND frame.
 _TRANSPORT_NAMES = frozenset(
     """
-    ack amqp-message-id content-length content-type destination id message-id mq-message-id receipt
+    __AMQ_CID _AMQ_DUPL_ID _AMQ_GROUP_ID _AMQ_SCHED_DELIVERY _AMQ_VALIDATED_USER
+    ack amqp-message-id content-length content-type destination destination-type id message-id mq-message-id receipt
     redelivered subscription transaction x-stream-offset
     """.split()
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +16,21 @@ from app.connectors.catalog import connector_class
 from app.domain.link import LinkState
 from app.domain.uri import DestinationType, MqUri
 from tests.brokers.fixtures import Unique
+from tests.faults.artemis_peer import ArtemisPeer
 
 WAIT = 10.0
+#: No real one: a scripted peer that does what is known of it.
+ARTEMIS_SITES = ("artemis", "artemis unprefixed", "artemis split", "artemis all")
+#: Every other kind of connector, and ways to be connected.
+SITES = (
+    "memory",
+    pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
+    pytest.param("activemq", marks=pytest.mark.activemq),
+    pytest.param("rabbitmq split", marks=pytest.mark.rabbitmq),
+    pytest.param("activemq split", marks=pytest.mark.activemq),
+    pytest.param("rabbitmq all", marks=pytest.mark.rabbitmq),
+    pytest.param("activemq all", marks=pytest.mark.activemq),
+)
 
 
 @dataclass
@@ -68,6 +82,11 @@ class Site:
     states: list[LinkState]
     events: list[str]
 
+    @property
+    def marks_given_back(self) -> bool:
+        """Artemis marks `redelivered` what came back with a lost connection, and not after UNSUBSCRIBE."""
+        return not self.connector.service.startswith("artemis")
+
     def queue(self, **settings: Any) -> Destination:
         uri = MqUri(self.connector.service, DestinationType.QUEUES, self.unique("queue"))
         return Destination(uri, QueueSettings(**settings))
@@ -95,37 +114,44 @@ async def open_site(kind: str, settings: ServiceSettings, unique: Unique) -> Sit
     return Site(connector, unique, states, events)
 
 
+#: How a service is connected to its broker, where not over one connection.
+_WAYS = {"split": {"connections": "split"}, "all": {"consume_from": "all"}}
+
+
 def service_settings(kind: str, request: pytest.FixtureRequest, **more: Any) -> ServiceSettings:
     if kind == "memory":
         return ServiceSettings.model_validate({"mq_type": "Memory", **more})
-    kind, _, split = kind.partition(" ")
-    if split:
-        more["connections"] = split
+    kind, _, way = kind.partition(" ")
+    more.update(_WAYS.get(way, {}))
     broker = request.getfixturevalue(kind)
     login = {"host": broker.host, "port": broker.port, "user": broker.user, "password": broker.password}
     more.setdefault("allow_undeclared", True)  # the tests make up their destinations
     return ServiceSettings.model_validate({**login, **more})
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
-        pytest.param("activemq", marks=pytest.mark.activemq),
-        pytest.param("rabbitmq split", marks=pytest.mark.rabbitmq),
-        pytest.param("activemq split", marks=pytest.mark.activemq),
-    ]
-)
+@pytest.fixture(params=[*SITES, *ARTEMIS_SITES])
 async def site(request: pytest.FixtureRequest, unique: Unique) -> AsyncIterator[Site]:
-    site = await open_site(request.param, service_settings(request.param, request), unique)
-    yield site
-    await site.connector.close(WAIT)
-    assert site.connector.status.state is LinkState.CLOSED
+    async with AsyncExitStack() as stack:
+        settings = await _settings(request.param, request, stack)
+        site = await open_site(request.param, settings, unique)
+        yield site
+        await site.connector.close(WAIT)
+        assert site.connector.status.state is LinkState.CLOSED
 
 
-@pytest.fixture
+@pytest.fixture(params=[pytest.param("activemq", marks=pytest.mark.activemq), "artemis"])
 async def activemq_site(request: pytest.FixtureRequest, unique: Unique) -> AsyncIterator[Site]:
-    """For what only ActiveMQ can."""
-    site = await open_site("activemq", service_settings("activemq", request), unique)
-    yield site
-    await site.connector.close(WAIT)
+    """For what only ActiveMQ can, and Artemis."""
+    async with AsyncExitStack() as stack:
+        site = await open_site(request.param, await _settings(request.param, request, stack), unique)
+        yield site
+        await site.connector.close(WAIT)
+
+
+async def _settings(kind: str, request: pytest.FixtureRequest, stack: AsyncExitStack) -> ServiceSettings:
+    if not kind.startswith("artemis"):
+        return service_settings(kind, request)
+    _, _, way = kind.partition(" ")
+    peer = await stack.enter_async_context(ArtemisPeer.serve(prefixes=way != "unprefixed"))
+    known = {"hosts": [peer.address], "allow_undeclared": True, "heartbeat_ms": [0, 0]}
+    return ServiceSettings.model_validate({**known, **_WAYS.get(way, {})})

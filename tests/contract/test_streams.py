@@ -27,6 +27,7 @@ WITHOUT_STREAMS = pytest.mark.parametrize(
     [
         pytest.param("activemq", marks=pytest.mark.activemq),
         pytest.param("activemq split", marks=pytest.mark.activemq),
+        "artemis",
     ],
     indirect=True,
 )

@@ -1,6 +1,7 @@
 """ActiveMQ Artemis, with the acceptor's prefixes /queue/ and /topic/, by which others find the same addresses.
 
-Facts: its documentation ("STOMP") and its source (StompUtils, VersionedStompFrameHandler). Not run.
+Facts: its documentation ("STOMP", "Duplicate Message Detection") and its source (StompSession, StompUtils,
+VersionedStompFrameHandler, ServerConsumerImpl). Not run against a real one.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 from app.connectors.base import Destination
 from app.connectors.stomp.activemq import ActiveMQ
 from app.connectors.stomp.dialect import Headers, ReplyQueues
+from app.domain.message import Publication
 
 #: Bytes for which a message counts in the window, which has bytes where others have a number of messages: the
 #: broker's own window. One message at least is on its way, whatever its size.
 _MESSAGE = 10 * 1024
+#: A window that one message of any size uses up: the next is sent when it is acknowledged.
+_ONE_MESSAGE = 1
 
 
 class Artemis(ActiveMQ):
@@ -19,6 +23,12 @@ class Artemis(ActiveMQ):
 
     name = "Artemis"
     reply_queues = ReplyQueues.NONE
+
+    def send_headers(self, publication: Publication, reply_to: str | None = None) -> Headers:
+        headers = ActiveMQ.send_headers(self, publication, reply_to)
+        if publication.duplicate_id is not None:
+            headers["_AMQ_DUPL_ID"] = publication.duplicate_id
+        return headers
 
     def address_headers(self, destination: Destination) -> Headers:
         routing = self._routing(destination)
@@ -28,7 +38,7 @@ class Artemis(ActiveMQ):
         routing = self._routing(destination)
         headers = {} if routing is None else {"subscription-type": routing}
         if prefetch is not None:
-            headers["consumer-window-size"] = str(prefetch * _MESSAGE)
+            headers["consumer-window-size"] = str(_ONE_MESSAGE if prefetch == 1 else prefetch * _MESSAGE)
         return headers
 
     def _routing(self, destination: Destination) -> str | None:

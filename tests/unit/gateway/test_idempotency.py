@@ -204,3 +204,20 @@ async def test_a_key_costs_what_is_counted() -> None:
     finally:
         tracemalloc.stop()
     assert KEY_BYTES / 2 < (after - before) / 2000 < KEY_BYTES
+
+
+async def test_what_is_sent_again_for_a_key_is_the_same_message_and_what_is_new_is_another() -> None:
+    sender = Sender(ConfirmTimeout("?"), ConfirmTimeout("?"), ConfirmTimeout("?"), idempotency_window=1)
+    for _ in range(2):
+        with pytest.raises(ConfirmTimeout):
+            await sender.put()
+    with pytest.raises(ConfirmTimeout):
+        await sender.put(who="other")
+    first, again, other = (publication.duplicate_id for publication in sender.sent)
+    assert first is not None
+    assert first == again != other
+    await sender.put(to=queue("elsewhere"))
+    sender.once._ended.clear()  # the window is over
+    await sender.put(replace(BASE, body=b"y"))
+    assert len({publication.duplicate_id for publication in sender.sent}) == 4
+    assert sender.sent[0] == replace(BASE, duplicate_id=first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.connectors.stomp.activemq import ActiveMQ
 from app.connectors.stomp.artemis import Artemis
 from app.connectors.stomp.rabbitmq import RabbitMQ
-from tests.unit.connectors.stomp.samples import queue, topic
+from tests.unit.connectors.stomp.samples import publication, queue, topic
 
 
 def test_artemis_is_told_what_is_a_queue_and_counts_bytes() -> None:
@@ -15,5 +15,14 @@ def test_artemis_is_told_what_is_a_queue_and_counts_bytes() -> None:
     assert Artemis().subscribe_headers(queue(), 5) == {"subscription-type": "ANYCAST", "consumer-window-size": "51200"}
     own = queue(destination="jobs::jobs")
     assert Artemis().address_headers(own) == {}
-    assert Artemis().subscribe_headers(own, 1) == {"consumer-window-size": "10240"}
+    assert Artemis().subscribe_headers(own, 2) == {"consumer-window-size": "20480"}
+    assert Artemis().subscribe_headers(own, 1) == {"consumer-window-size": "1"}, "one message uses it up"
     assert ActiveMQ().address_headers(queue()) == RabbitMQ().address_headers(queue()) == {}
+
+
+def test_only_artemis_is_told_what_is_sent_again() -> None:
+    again = publication(duplicate_id="d-1")
+    assert Artemis().send_headers(again)["_AMQ_DUPL_ID"] == "d-1"
+    assert "_AMQ_DUPL_ID" not in Artemis().send_headers(publication())
+    for other in (ActiveMQ(), RabbitMQ()):
+        assert other.send_headers(again) == other.send_headers(publication())
