@@ -88,10 +88,12 @@ class Subject:
     ) -> asyncio.Task[None]:
         return asyncio.ensure_future(self.put(body, to=to, timeout=timeout))
 
-    async def consume(self, destination: Destination, *, timeout: float = WAIT) -> tuple[Recorder, Subscription]:
+    async def consume(
+        self, destination: Destination, *, prefetch: int = 10, timeout: float = WAIT
+    ) -> tuple[Recorder, Subscription]:
         recorder = Recorder()
         subscription = await self.connector.subscribe(
-            destination, recorder, acknowledge=destination.uri.is_queue, prefetch=10, timeout=timeout
+            destination, recorder, acknowledge=destination.uri.is_queue, prefetch=prefetch, timeout=timeout
         )
         return recorder, subscription
 

@@ -41,6 +41,9 @@ class Artemis(ActiveMQ):
             headers["consumer-window-size"] = str(_ONE_MESSAGE if prefetch == 1 else prefetch * _MESSAGE)
         return headers
 
+    def ended_somebody(self, text: str) -> bool:
+        return "disconnected by server" in text
+
     def _routing(self, destination: Destination) -> str | None:
         """Said each time: with prefixes or without, a Queue is one, and a Topic too."""
         if destination.settings.destination is not None:

@@ -1,7 +1,8 @@
 """Which request an ERROR is about, and who may have ended the connection.
 
-ActiveMQ names the receipt. RabbitMQ names nothing, but quotes the queue, exchange or key; so a request is only blamed
-when it is the one request in flight that fits, and none whose answer nobody waits for fits too.
+ActiveMQ names the receipt, Artemis too, but for a SUBSCRIBE, where it says the address. RabbitMQ names nothing, but
+quotes the queue, exchange or key; so a request is only blamed when it is the one request in flight that fits, and none
+whose answer nobody waits for fits too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from app.connectors.stomp.confirms import Confirms, Pending
 
 #: What RabbitMQ quotes behind these words is a destination; behind others it is a vhost or a user.
 _QUOTED = re.compile(r"\b(?:queue|exchange|topic|key|binding) '([^']*)'")
+#: What Artemis says of an address, which has the prefix where its acceptor knows none.
+_ADDRESS = re.compile(r"\bAMQ[0-9]+: .*?(?:on address|does not exist:) (\S+)")
 #: Destinations (count) remembered for frames whose answer nobody waits for; the oldest are forgotten first.
 _MAX_LOOSE = 1000
 #: Seconds between an ERROR that names somebody and the end that it explains.
@@ -44,8 +47,10 @@ class Blame:
         """The one request that this ERROR is about, or None where that is not certain."""
         named = self._confirms.with_id(receipt)
         if named is None:
-            quoted = {*_QUOTED.findall(text)} - {""}  # a frame without a destination is not the one meant
-            fits = [pending for pending in self._confirms if quoted & {*_parts(pending.path, unquote), pending.queue}]
+            quoted = {*_QUOTED.findall(text), *_ADDRESS.findall(text)} - {
+                ""
+            }  # a frame without a destination is not the one meant
+            fits = [each for each in self._confirms if quoted & {*_parts(each.path, unquote), each.queue}]
             loose = any(quoted & _parts(path, unquote) for path in self._loose)
             named = fits[0] if len(fits) == 1 and not loose else None
         if named is not None:
@@ -70,5 +75,5 @@ class Blame:
 
 
 def _parts(path: str, unquote: Callable[[str], str]) -> set[str]:
-    """The names in a STOMP destination, `/queue/NAME` or `/exchange/NAME/KEY`."""
-    return {unquote(part) for part in path.split("/")[2:]}
+    """The names in a STOMP destination, `/queue/NAME` or `/exchange/NAME/KEY`, and itself."""
+    return {path, *(unquote(part) for part in path.split("/")[2:])}

@@ -151,6 +151,10 @@ class Dialect:
             headers[self.prefetch_header] = str(prefetch)
         return headers
 
+    def ended_somebody(self, _text: str) -> bool:
+        """Whether this ERROR tells of a subscription that the broker ended, and not which."""
+        return False
+
     # Limits and identity.
 
     def check_frame(self, path: str, headers: Mapping[str, str], publication: Publication) -> None:

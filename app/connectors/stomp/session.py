@@ -266,6 +266,8 @@ class Session:
         culprit = self.blame.culprit(frame.headers.get("receipt-id", ""), text, self.dialect.unquote)
         if culprit is not None:
             self.confirms.refuse(culprit, BrokerRejected(f"the broker refused: {text}"))
+        elif self.dialect.ended_somebody(text):
+            self.abort(LinkFailed(LinkFault.INTERNAL, f"reconnecting, for one consumer is gone: {text}"))
         elif not self._is_orphan(text):
             self.blame.unexplained(text)
             self.on_event("error_unattributed")

@@ -32,6 +32,23 @@ async def test_the_only_request_to_what_is_quoted(confirms: Confirms) -> None:
     assert known.suspects() == {"/queue/a%2Fb"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AMQ229032: User: guest does not have permission='CONSUME' on address jobs",
+        "AMQ229213: User: guest does not have permission='CREATE_DURABLE_QUEUE' for queue jobs on address jobs",
+        "AMQ339001: Destination does not exist: jobs",
+        "AMQ339001: Destination does not exist: /queue/jobs",
+    ],
+)
+async def test_the_only_request_to_the_address_that_artemis_names(confirms: Confirms, text: str) -> None:
+    pending = confirms.expect("/queue/jobs")
+    confirms.expect("/queue/other")
+    assert Blame(confirms).culprit("", text, UNQUOTE) is pending
+    confirms.expect("/topic/jobs" if "/queue/" not in text else "/queue/jobs")
+    assert Blame(confirms).culprit("", text, UNQUOTE) is None
+
+
 @pytest.mark.parametrize("path", ["/queue/guest", "/queue/vhost", "/topic/refused"])
 async def test_users_and_vhosts_are_no_destinations(confirms: Confirms, path: str) -> None:
     confirms.expect(path)
