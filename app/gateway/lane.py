@@ -126,6 +126,17 @@ class Lane:
         self._owner.settled(self)
         return subscription is not None
 
+    def let_go(self, delivery: Delivery) -> bool:
+        """Give back what nobody has taken while something is leased here; False where it goes back with the lane.
+
+        The lane ends with its leases, for it does not hear of everything any more.
+        """
+        if self._subscription is None or not self._subscription.leave(delivery):
+            return False
+        self.parked.discard(delivery.token)
+        self.returns = True
+        return True
+
     def _take_out(self, delivery: Delivery) -> Subscription | None:
         return None if self.leased.pop(delivery.token, None) is None else self._subscription
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from itertools import islice
 from typing import Any
 
 from app.connectors.base import Delivery, Destination, MQConnector
 from app.domain.errors import BrokerRejected, GatewayError, Internal, Overloaded
 from app.gateway.lane import Lane
-from app.gateway.leases import Lease, Leases
+from app.gateway.leases import Lease
 from app.gateway.take import Take
+from app.gateway.terms import Terms
 
 logger = logging.getLogger("mq_gateway.leases")
 
@@ -24,16 +24,6 @@ OPEN_SECONDS = 5.0
 WAVE = 8
 #: Seconds between two looks for what has waited too long.
 _LOOK_EVERY = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What all takers share: `linger` in seconds, `grew` told of bytes held, `room` for how many more lanes."""
-
-    leases: Leases
-    linger: float
-    grew: Callable[[str, int], None]
-    room: Callable[[], int]
 
 
 class Taker:
@@ -235,7 +225,7 @@ class Taker:
     # Letting go.
 
     def _wind(self) -> None:
-        if self._timer is None and any(lane.is_idle for lane in self.lanes):
+        if self._timer is None and any(lane.is_idle or lane.parked for lane in self.lanes):
             self._timer = asyncio.get_running_loop().call_later(self._terms.linger, self._look)
 
     def _look(self) -> None:
@@ -245,28 +235,43 @@ class Taker:
         due: list[float] = []
         for lane in list(self.lanes):
             end = lane.since + self._terms.linger
-            if not lane.is_idle:
+            if not (lane.is_idle or lane.parked):
                 continue
             if end > now + _LOOK_EVERY / 2:
                 due.append(end)
+            elif not lane.is_idle:
+                self._let_go(lane)
             elif lane.parked or (lane in self._free and surplus > 0):
                 surplus -= not lane.parked
                 self._close(lane)
         if due:
             self._timer = asyncio.get_running_loop().call_at(max(min(due), now + _LOOK_EVERY), self._look)
 
+    def _let_go(self, lane: Lane) -> int:
+        """Give back what is parked behind leases, as over several brokers; the bytes freed."""
+        freed = 0
+        for token in list(lane.parked):
+            delivery = self._parked[lane, token]
+            if lane.let_go(delivery):
+                del self._parked[lane, token]
+                freed += len(delivery.message.body)
+        self._shift(-freed)
+        return freed
+
     def give_way(self, wanted: int) -> int:
         """Let messages nobody has taken go back, the largest first, for `wanted` bytes; the bytes freed."""
         sizes: Counter[Lane] = Counter()
         for (lane, _token), delivery in self._parked.items():
-            if lane.is_idle:
-                sizes[lane] += len(delivery.message.body)
+            sizes[lane] += len(delivery.message.body)
         freed = 0
         for lane, size in sizes.most_common():
             if freed >= wanted:
                 break
-            self._close(lane)
-            freed += size
+            if lane.is_idle:
+                self._close(lane)
+                freed += size
+            else:
+                freed += self._let_go(lane)
         return freed
 
     def stop(self) -> None:

@@ -15,7 +15,8 @@ from app.domain.uri import MqUri
 from app.gateway.closing import close_together
 from app.gateway.leases import Ending, Lease, Leases, Result
 from app.gateway.stream import Counts
-from app.gateway.taker import Taker, Terms
+from app.gateway.taker import Taker
+from app.gateway.terms import Terms
 from app.telemetry.metrics import Metrics
 from app.wire.lease import LeaseName, verify
 

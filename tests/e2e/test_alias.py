@@ -54,7 +54,7 @@ async def test_two_brokers_are_one_service_and_one_of_them_may_fall(tmp_path: Pa
                 await producer.send("/topic/news", b"%d" % number)
                 await producer.send("/queue/jobs", b"%d" % number)
             assert sorted(event.data for event in await stream.take(2)) == ["0", "1"]
-            taken = []
+            taken: list[dict[str, Any]] = []
             while len(taken) < 2:
                 answer = await ask(gateway.port, "POST", f"{JOBS}/receive?max=2&wait=5")
                 taken += answer.json["messages"]

@@ -36,7 +36,7 @@ LOOK_UP_SOON = 2.0
 GONE_AFTER = 3
 #: Addresses (count) that get a connection.
 MAX_MEMBERS = 64
-#: Epochs of one member: no two connections of a service share one.
+#: Epochs of one member: no two connections of an alias share one.
 _EPOCHS = 1_000_000_000
 
 

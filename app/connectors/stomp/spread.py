@@ -105,6 +105,7 @@ class Spread(Subscription):
         try:
             await self._one_stands()
             _, pending = await asyncio.wait(self._opening, timeout=STRAGGLERS)
+            self._check_stands()
         except BaseException:
             self._spawn(self.close(END_DEADLINE))
             raise
@@ -115,9 +116,12 @@ class Spread(Subscription):
         pending = set(self._opening)
         while pending and not self.stands:
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        self._check_stands()
+
+    def _check_stands(self) -> None:
         if not self.stands:
-            first = self._opening[0]
-            failure = None if first.cancelled() else first.exception()
+            failures = [task.exception() for task in self._opening if task.done() and not task.cancelled()]
+            failure = next(filter(None, failures), None)
             raise failure or BrokerUnavailable("the link was lost just now", retry_after=1)
 
     def _add(self, member: Member) -> Part:

@@ -451,3 +451,28 @@ async def test_how_leases_ended_is_counted(bench: Bench) -> None:
     text = bench.metrics.render()
     assert b'mq_gateway_leases_ended_total{reason="acked",service="svc"} 1.0' in text
     assert b'mq_gateway_leases_ended_total{reason="lost",service="svc"} 1.0' in text
+
+
+async def test_what_came_of_another_broker_behind_a_lease_goes_back_alone() -> None:
+    bench = Bench(linger=0.1)
+    (lease,) = await bench.taken(b"one")
+    lane = bench.lanes[0]
+    lane.deliver(b"of another")
+    assert bench.takings.buffered() == 10
+    await until(lambda: lane.left == ["2"])
+    assert (bench.takings.buffered(), lane.closed) == (0, 0)
+    assert bench.ack(lease) == "done"
+    await until(lambda: lane.closed == 1)  # it does not hear of everything any more
+    task = await bench.taking()
+    bench.lanes[1].deliver(b"of another")
+    (again,) = await task
+    assert bench.ack(again) == "done"
+    await bench.takings.close(1)
+
+
+async def test_too_much_memory_takes_what_is_behind_leases_too(bench: Bench) -> None:
+    (lease,) = await bench.taken(b"one")
+    bench.lanes[0].deliver(b"of another")
+    assert bench.takings.give_way(5) == 10
+    assert bench.lanes[0].left == ["2"]
+    assert bench.ack(lease) == "done"
