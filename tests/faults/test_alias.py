@@ -96,6 +96,13 @@ class Site:
         return found
 
 
+def standing(here: Site) -> int:
+    """Parts of all subscriptions that their brokers have taken."""
+    known = here.it.connector._alias
+    assert known is not None
+    return sum(part.stands for each in known._spreads for part in each._parts.values())
+
+
 Open = Callable[..., AbstractAsyncContextManager[Site]]
 
 
@@ -693,3 +700,83 @@ async def test_what_has_ended_is_freed_at_once(site: Open) -> None:
             assert listeners.alive == 0
         finally:
             gc.enable()
+
+
+async def test_a_gone_broker_that_answers_nothing_is_left(
+    site: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(alias, "RETIRE_SECONDS", 0.1)
+    async with site() as here:
+        publishing = await _publishes_at(here)
+        other = next(peer for peer in here.peers if peer is not publishing)
+        await here.it.consume(queue())
+        other.script.receipts = False
+        here.names.say("alias", publishing)
+        for connection in other.connections:
+            await connection.wait_ended()
+        await until(lambda: "did not answer in time, and is left" in caplog.text)
+        await here.all_up(1)
+
+
+async def test_refusing_goes_to_its_broker(site: Open) -> None:
+    async with site() as here:
+        jobs, subscription = await here.it.consume(queue())
+        _, (second, asked) = await here.subscribed()
+        await second.message(asked, b"poison", ack="b")
+        assert subscription.reject(await jobs.next())
+        assert (await here.peers[1].frame("NACK"))["id"] == "b"
+        assert here.peers[0].count("NACK") == 0
+
+
+async def test_a_broker_that_refuses_to_be_joined_is_left_out_and_the_last_of_them_is_the_end(
+    site: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site(1) as here, ScriptedPeer.listen(Script(receipts=False)) as new:
+        jobs, _ = await here.it.consume(queue())
+        here.names.say("alias", here.peers[0], new)
+        connection, frame = await new.frame_from("SUBSCRIBE")
+        await connection.send("ERROR", {"receipt-id": frame["receipt"], "message": "not authorized"})
+        await until(lambda: "ended it: the broker refused: not authorized" in caplog.text)
+        assert jobs.told.empty()
+        # Where the one that had taken it is lost, and will not have it again, there is nobody left.
+        here.peers[0].script.receipts = False
+        (await here.peers[0].frame_from("SUBSCRIBE"))[0].close()
+        assert await jobs.word() == "lost"
+        connection, frame = await here.peers[0].frame_from("SUBSCRIBE")
+        await connection.send("ERROR", {"receipt-id": frame["receipt"], "message": "not authorized"})
+        assert (await jobs.word()).startswith("cancelled: ")
+
+
+async def test_one_that_ends_it_while_others_are_waited_for_is_left_out(
+    site: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spread, "STRAGGLERS", 60)
+    async with site(3) as here:
+        here.peers[2].script.receipts = False
+        consuming = asyncio.ensure_future(here.it.consume(queue()))
+        (first, _), (second, asked), (third, _) = await here.subscribed()
+        await until(lambda: standing(here) == 2)
+        await second.send("ERROR", {"subscription": asked, "message": "deleted"})
+        await until(lambda: standing(here) == 1)
+        await third.release()
+        jobs, subscription = await consuming
+        assert jobs.told.empty()
+        assert len(subscription._parts) == 2  # type: ignore[attr-defined]
+        first.close()
+        third.close()
+        assert await jobs.word() == "lost"
+
+
+async def test_where_all_are_lost_while_one_is_waited_for_it_is_not_open(
+    site: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spread, "STRAGGLERS", 0.3)
+    async with site() as here:
+        here.peers[1].script.receipts = False
+        consuming = asyncio.ensure_future(here.it.consume(queue()))
+        (first, _), _ = await here.subscribed()
+        await until(lambda: standing(here) == 1)
+        here.peers[0].script.connected = None
+        first.close()
+        with pytest.raises(BrokerUnavailable):
+            await consuming

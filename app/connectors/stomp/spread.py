@@ -206,8 +206,11 @@ class Spread(Subscription):
             self._listener.on_lost()
 
     def cancelled(self, part: Part, detail: str) -> None:
-        if not self._is_open or self._parts.get(part.member) is not part:
-            return  # who opens it is told otherwise
+        if self._parts.get(part.member) is not part:
+            return
+        if not self._is_open:
+            self._drop(part)  # who opens it is told where there is no other
+            return
         others = [other for other in self._parts.values() if other is not part]
         if any(other.stands for other in others) or (others and not part.stands):
             logger.warning("%s: %s ended it: %s", self.destination.uri, part.member.address, detail)
