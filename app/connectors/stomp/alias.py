@@ -54,6 +54,8 @@ class Alias:
         self._members: dict[tuple[str, int], Member] = {}
         self._spreads: dict[Spread, None] = {}
         self._met = 0
+        #: Addresses (count) for which there is no room.
+        self._left_out = 0
         self._since = time.time()
         self._error: LinkError | None = None
         #: The configuration is another one: what it does not have goes at once.
@@ -108,8 +110,7 @@ class Alias:
             return
         self._note(failures)
         present = {(address.ip, address.port): address for address in one_each(found)}
-        for address in present.values():
-            self._meet(address)
+        self._meet([address for key, address in present.items() if key not in self._members])
         for member in self.members:
             if member.address.name not in failures:
                 self._count(member, present, strict=strict)
@@ -122,23 +123,22 @@ class Alias:
             logger.warning("%s: names: %s", self._service, text)
         self._error = LinkError(LinkFault.DNS, text, time.time()) if text else None
 
-    def _meet(self, address: Address) -> None:
-        key = (address.ip, address.port)
-        if key in self._members:
-            return
-        if len(self._members) >= MAX_MEMBERS:
-            logger.warning("%s: %s is one address too many: not connected", self._service, address)
-            return
-        self._met += 1
-        self._members[key] = Member(
-            self._service,
-            address,
-            self._settings,
-            self._quarantine,
-            self._neighbours,
-            epoch=self._met * _EPOCHS,
-            joined=self._joined,
-        )
+    def _meet(self, strangers: list[Address]) -> None:
+        room = MAX_MEMBERS - len(self._members)
+        for address in strangers[:room]:
+            self._met += 1
+            self._members[address.ip, address.port] = Member(
+                self._service,
+                address,
+                self._settings,
+                self._quarantine,
+                self._neighbours,
+                epoch=self._met * _EPOCHS,
+                joined=self._joined,
+            )
+        if len(strangers[room:]) != self._left_out:
+            self._left_out = len(strangers[room:])
+            logger.warning("%s: %d addresses too many: not connected", self._service, self._left_out)
 
     def _count(self, member: Member, present: dict[tuple[str, int], Address], *, strict: bool) -> None:
         key = (member.address.ip, member.address.port)

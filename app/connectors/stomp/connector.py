@@ -36,9 +36,7 @@ logger = logging.getLogger("mq_gateway.stomp")
 #: Seconds for what is still to be done when the connection has been ended.
 _CHORES_DEADLINE = 1.0
 #: What of a service has nothing to do with its connection.
-_DECLARATIONS = {"queues", "topics", "allow_undeclared", "required", "consumer_timeout"}
-#: What a connector is made for, and no other one can take over.
-_MAKING = ("mq_type", "connections", "consume_from")
+_DECLARATIONS = {"queues", "topics", "allow_undeclared", "required", "consumer_timeout", "consume_from"}
 
 
 class StompMQConnector(MQConnector):
@@ -225,7 +223,7 @@ class StompMQConnector(MQConnector):
             self._alias.retry()
 
     def reconfigure(self, settings: ServiceSettings) -> bool:
-        if any(getattr(settings, option) != getattr(self.settings, option) for option in _MAKING):
+        if _kind(settings) != _kind(self.settings):
             return False
         same = settings.model_dump(exclude=_DECLARATIONS) == self.settings.model_dump(exclude=_DECLARATIONS)
         self.settings = self._publisher.settings = settings
@@ -279,6 +277,11 @@ class StompMQConnector(MQConnector):
 
 def _path(dialect: Dialect, destination: Destination) -> tuple[str]:
     return (dialect.path(destination),)
+
+
+def _kind(settings: ServiceSettings) -> tuple[str, str, bool]:
+    """What a connector is made for: with another one it cannot go on."""
+    return settings.mq_type, settings.connections, settings.consume_from == "all"
 
 
 def _link_names(service: str, settings: ServiceSettings) -> tuple[str, ...]:
