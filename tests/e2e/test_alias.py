@@ -7,11 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.brokers.activemq import ActiveMQ
+from tests.brokers.broker import Broker
 from tests.brokers.fixtures import ConnectStomp, MakeActiveMQ, MakeRabbitMQ
-from tests.brokers.rabbitmq import RabbitMQ
 from tests.e2e.http_client import Sse, ask, get_json, post
 from tests.e2e.live_gateway import LiveGateway, running, write_config
 from tests.faults.artemis_peer import ArtemisPeer
@@ -82,24 +79,22 @@ async def test_two_brokers_are_one_service_and_one_of_them_may_fall(tmp_path: Pa
         assert (await get_json(gateway.port, "/mq/site"))["destinations"][1]["gaps"] == 1
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param("rabbitmq", marks=pytest.mark.rabbitmq), pytest.param("activemq", marks=pytest.mark.activemq)],
-)
-async def test_on_real_brokers(
-    kind: str,
-    make_rabbitmq: MakeRabbitMQ,
-    make_activemq: MakeActiveMQ,
-    stomp_client: ConnectStomp,
-    tmp_path: Path,
+async def test_two_rabbitmq_that_are_no_cluster(
+    make_rabbitmq: MakeRabbitMQ, stomp_client: ConnectStomp, tmp_path: Path
 ) -> None:
-    async def made() -> RabbitMQ | ActiveMQ:
-        return await make_rabbitmq() if kind == "rabbitmq" else await make_activemq()
+    await consumed_from_both(await make_rabbitmq(), await make_rabbitmq(), stomp_client, tmp_path)
 
-    one, two = await made(), await made()
+
+async def test_two_activemq_that_are_no_network(
+    make_activemq: MakeActiveMQ, stomp_client: ConnectStomp, tmp_path: Path
+) -> None:
+    await consumed_from_both(await make_activemq(), await make_activemq(), stomp_client, tmp_path)
+
+
+async def consumed_from_both(one: Broker, two: Broker, stomp_client: ConnectStomp, folder: Path) -> None:
     login = {"user": one.user, "password": one.password}
-    async with before(tmp_path, one.address, two.address, **login) as gateway:
-        producers = [await stomp_client(broker) for broker in (one, two)]
+    async with before(folder, one.address, two.address, **login) as gateway:
+        producers = [await stomp_client(broker, user=broker.user, password=broker.password) for broker in (one, two)]
         async with await Sse.open(gateway.port, f"{NEWS}/events") as stream:
             for number, producer in enumerate(producers):
                 await producer.send("/topic/news", b"%d" % number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext, Destination, Listener, MQConnector, Subscription
 from app.connectors.replies import Replies
-from app.connectors.stomp.addresses import one_each
 from app.connectors.stomp.alias import Alias
 from app.connectors.stomp.consumers import Consumers
 from app.connectors.stomp.declarations import Declarations, paths
@@ -30,8 +28,6 @@ from app.domain.link import LinkState, LinkStatus, combined
 from app.domain.message import Message, Publication
 from app.domain.stream import StreamStart
 from app.domain.uri import DestinationType, MqUri
-
-logger = logging.getLogger("mq_gateway.stomp")
 
 #: Seconds for what is still to be done when the connection has been ended.
 _CHORES_DEADLINE = 1.0
@@ -65,7 +61,6 @@ class StompMQConnector(MQConnector):
         self._consumers = Consumers(service, settings, self._links[-1], self._quarantine)
         self._reading = Reading(service, settings, self._stream_link, self._quarantine, self._streams)
         self._running: list[asyncio.Task[None]] = []
-        self._warned = False
 
     def _link(self, name: str) -> Link:
         residents = Residents(
@@ -150,7 +145,6 @@ class StompMQConnector(MQConnector):
 
     def _up(self, link: str, session: Session) -> Coroutine[Any, Any, None]:
         self._welcome(session)
-        self._warn_of_others(session)
         if link == self._stream_link.name:
             return self._reading.restore(session)
         self._quarantine.up(link, session)
@@ -173,17 +167,6 @@ class StompMQConnector(MQConnector):
             for name, settings in self.settings.topics.items()
             if settings.is_stream
         ]
-
-    def _warn_of_others(self, session: Session) -> None:
-        brokers = len(one_each(self._links[-1].addresses))
-        if self.settings.consume_from is None and brokers > 1 and session.dialect.may_be_alone and not self._warned:
-            self._warned = True
-            logger.warning(
-                "%s: %d brokers behind its hosts, and messages come from one of them only; where they know nothing of "
-                "each other it has to be `consume_from: all`, and `one` where they do",
-                self.service,
-                brokers,
-            )
 
     def _subscription_ended(self, session: Session, path: str) -> None:
         """A queue was deleted under its consumer: only another connection makes RabbitMQ declare it again.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination, Listener
+from app.connectors.stomp.addresses import one_each
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link
 from app.connectors.stomp.quarantine import Quarantine
@@ -18,6 +20,8 @@ from app.connectors.stomp.stream_cursor import StreamCursor
 from app.connectors.stomp.subscription import StompSubscription
 from app.domain.errors import BrokerRejected, BrokerUnavailable, ConfirmTimeout, ConnectionLost
 from app.domain.stream import StreamStart
+
+logger = logging.getLogger("mq_gateway.stomp")
 
 #: The part of the broker's `consumer_timeout` after which a delivery is given back.
 PATIENCE = 0.8
@@ -36,6 +40,7 @@ class Consumers:
         self._quarantine = quarantine
         #: Of the present connection.
         self.returns: Returns | None = None
+        self._warned = False
         self._restorer = Restorer()
         self._subscriptions: dict[StompSubscription, None] = {}
 
@@ -125,8 +130,22 @@ class Consumers:
         self, session: Session, before: Callable[[], Awaitable[None]] | None = None
     ) -> Coroutine[Any, Any, None]:
         """On a new connection, when `before` is done."""
+        self._warn_of_others(session)
         self.returns = Returns(session)
         return self._restore(list(self._subscriptions), session, self.returns, before)
+
+    def _warn_of_others(self, session: Session) -> None:
+        """Once: whoever says which of the two it is to be knows."""
+        brokers = len(one_each(self._link.addresses))
+        if self._warned or self.settings.consume_from is not None or brokers < 2 or not session.dialect.may_be_alone:
+            return
+        self._warned = True
+        logger.warning(
+            "%s: %d brokers behind its hosts, and messages come from one of them only; where they know nothing of "
+            "each other it has to be `consume_from: all`, and `one` where they do",
+            self._service,
+            brokers,
+        )
 
     async def _restore(
         self,
