@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from app.domain.uri import MqUri
 from app.gateway.stream import Batch, Counts, Format, Reader
 from app.wire import sse
-from app.wire.vector import UNTOLD, Vector
+from app.wire.vector import Vector
 
 _END = b"\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One destination of a stream. `resumes`: the reader was given a position to go on behind."""
+    """One destination of a stream. `behind` is the position the reader was to go on behind, empty without one."""
 
     uri: MqUri
     reader: Reader
-    resumes: bool
+    behind: str
 
 
 class JointReader(Reader):
@@ -52,7 +52,7 @@ class JointReader(Reader):
     def _begin(self, members: Sequence[Member]) -> bytes:
         """Leases; the position; then what cannot be continued exactly.
 
-        Until its gap is told a Topic has no position, so that a client cut off before that is told when it comes back.
+        Until its gap is told a Topic stays where the client said: one that is cut off before is told the same again.
         """
         leases: list[bytes] = []
         gaps: list[tuple[int, bytes]] = []
@@ -62,7 +62,7 @@ class JointReader(Reader):
                 leases.append(opening)
                 continue
             position, _, rest = opening.partition(_END)
-            self._vector.move(place, UNTOLD.encode() if member.resumes else b"")
+            self._vector.move(place, member.behind.encode())
             if rest:
                 gaps.append((place, rest))
             elif position:

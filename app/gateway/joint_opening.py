@@ -53,7 +53,7 @@ async def open_joint(open_stream: Open, wanted: Sequence[Wanted], *, timeout: fl
         # Queues last: a Topic that is refused must not cost them messages that come back marked redelivered.
         for is_queue in (False, True):
             await _open_all(open_stream, [each for each in wanted if each.uri.is_queue is is_queue], opened, deadline)
-        members = [Member(each.uri, opened[each.uri], each.request.last_event_id is not None) for each in wanted]
+        members = [Member(each.uri, opened[each.uri], each.request.last_event_id or "") for each in wanted]
         return JointReader(members, form)
     except BaseException:
         # Also when this task is cancelled.

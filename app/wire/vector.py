@@ -20,7 +20,7 @@ MAX_LENGTH = 1000
 
 _PREFIX = "v."
 _TAG_LENGTH = 6
-_PART = re.compile(r"([0-9A-Za-z_-]{6})([0-9A-Za-z_.-]{0,40})")
+_PART = re.compile(r"([0-9A-Za-z_-]{6})([0-9A-Za-z_.-]{0,24})")
 _ID = b"id: "
 _ENVELOPE = b'\ndata: {"id":"'
 _END = b"\n\n"
