@@ -33,7 +33,11 @@ class Faults:
         try:
             yield
         except GatewayError as error:
-            self._found.append((number, text, error))
+            self.add(number, text, error)
+
+    def add(self, number: int, text: str, error: GatewayError) -> None:
+        """One more."""
+        self._found.append((number, text, error))
 
     def check(self) -> None:
         """Raise all of them as one, of the kind that matters most; nothing where there are none."""

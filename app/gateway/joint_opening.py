@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from app.config.settings import TopicSettings
 from app.connectors.base import Destination
+from app.domain.errors import BrokerRejected, BrokerUnavailable, GatewayError, OutcomeUnknown
 from app.domain.several import Faults
 from app.domain.uri import MqUri
 from app.gateway.joint import JointReader, Member
@@ -80,15 +82,34 @@ def _once_told(wanted: Sequence[Wanted]) -> list[Wanted]:
 
 
 async def _open_all(open_stream: Open, wanted: Sequence[Wanted], opened: dict[MqUri, Reader], deadline: float) -> None:
-    timeout = max(MIN_TIMEOUT, deadline - asyncio.get_running_loop().time())
+    """Services at the same time, the destinations of one in order: where the broker refuses one and ends the connection
+    of all for it, it is known which one it was, and the others are not asked after it.
 
-    async def open_one(each: Wanted) -> None:
-        opened[each.uri] = await open_stream(each.destination, each.request, timeout=timeout)
-
-    results = await asyncio.gather(*map(open_one, wanted), return_exceptions=True)
+    Streams are all read at once, over a connection of their own: it takes a second to know that one is empty.
+    """
     faults = Faults(URI)
-    for each, result in zip(wanted, results, strict=True):
-        with faults.of(each.number, str(each.uri)):
-            if result is not None:
-                raise result
+
+    async def open_in_order(group: Sequence[Wanted]) -> None:
+        for each in group:
+            timeout = max(MIN_TIMEOUT, deadline - asyncio.get_running_loop().time())
+            try:
+                opened[each.uri] = await open_stream(each.destination, each.request, timeout=timeout)
+            except GatewayError as error:
+                faults.add(each.number, str(each.uri), error)
+                if isinstance(error, BrokerRejected | BrokerUnavailable | OutcomeUnknown):
+                    return
+
+    results = await asyncio.gather(*map(open_in_order, _groups(wanted)), return_exceptions=True)
+    for result in results:
+        if result is not None:
+            raise result
     faults.check()
+
+
+def _groups(wanted: Sequence[Wanted]) -> list[list[Wanted]]:
+    groups: dict[str, list[Wanted]] = {}
+    for each in wanted:
+        settings = each.destination.settings
+        is_stream = isinstance(settings, TopicSettings) and settings.is_stream
+        groups.setdefault(str(each.uri) if is_stream else each.uri.service, []).append(each)
+    return list(groups.values())

@@ -8,7 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from app.connectors.base import Destination
-from app.domain.errors import BrokerRejected, BrokerUnavailable, GatewayError, TooManyStreams
+from app.domain.errors import (
+    BrokerRejected,
+    BrokerUnavailable,
+    DestinationQuarantined,
+    GatewayError,
+    TooManyStreams,
+)
 from app.domain.uri import MqUri
 from app.gateway.joint import JointReader
 from app.gateway.joint_opening import Wanted, open_joint
@@ -117,6 +123,41 @@ async def test_all_that_is_wrong_is_told_and_nothing_stays_open() -> None:
     assert caught.value.retry_after == 3
     assert [(reader.uri, reader.closed) for reader in opener.opened] == [(ONE.uri, 1)]
     assert JOBS.uri not in opener.asked, "a Queue gives nothing to a stream that is refused"
+
+
+async def test_one_subscription_at_a_time_so_that_it_is_known_which_one_ended_the_connection() -> None:
+    opener = Opener()
+    opener.held = {ONE.uri: asyncio.Event(), OTHER.uri: asyncio.Event()}
+    opening = asyncio.ensure_future(opener.open(ONE, TWO, OTHER, JOBS))
+    await turns()
+    assert set(opener.asked) == {ONE.uri, OTHER.uri}, "services do not wait for each other"
+    opener.refusals[ONE.uri] = BrokerRejected("no")
+    for held in opener.held.values():
+        held.set()
+    with pytest.raises(BrokerRejected):
+        await opening
+    assert set(opener.asked) == {ONE.uri, OTHER.uri}
+    assert [(reader.uri, reader.closed) for reader in opener.opened] == [(OTHER.uri, 1)]
+
+
+async def test_what_is_refused_before_the_broker_is_asked_stops_nothing() -> None:
+    opener = Opener()
+    opener.refusals = {each.uri: DestinationQuarantined("it rests") for each in (ONE, TWO)}
+    with pytest.raises(DestinationQuarantined):
+        await opener.open(ONE, TWO)
+    assert set(opener.asked) == {ONE.uri, TWO.uri}
+
+
+async def test_streams_do_not_wait_for_each_other() -> None:
+    streams = [topic(name, replay="stream") for name in "abc"]
+    opener = Opener()
+    opener.held = {each.uri: asyncio.Event() for each in streams}
+    opening = asyncio.ensure_future(opener.open(*streams, ONE))
+    await turns()
+    assert len(opener.asked) == 4
+    for held in opener.held.values():
+        held.set()
+    await opening
 
 
 async def test_a_queue_that_is_refused_ends_the_topics() -> None:
