@@ -61,7 +61,7 @@ def told(event: Event) -> tuple[str, str]:
     return value["mq_uri"], f"gap {value['reason']}" if event.event == "gap" else value["body"]
 
 
-async def test_several_services_come_on_one_stream_as_envelopes(served: Served) -> None:
+async def test_sse_case_65_several_services_come_on_one_stream_as_envelopes(served: Served) -> None:
     async with served.stream(path(A, B, JOBS)) as events:
         assert events.response.headers["content-type"] == "text/event-stream; charset=utf-8"
         position = await opened(events)
@@ -120,7 +120,9 @@ async def test_what_came_to_the_url_since_is_a_gap_and_the_others_go_on(served: 
 
 
 @pytest.mark.parametrize("position", ["epochepo.1", "s.1", "v.", "v.AAAAAAs.1,", "x" * 5000, "é", "earliest"])
-async def test_a_foreign_position_is_a_gap_in_every_topic_and_nothing_in_a_queue(served: Served, position: str) -> None:
+async def test_sse_case_28_a_foreign_position_is_a_gap_in_every_topic_and_nothing_in_a_queue(
+    served: Served, position: str
+) -> None:
     async with served.stream(path(A, LOGGED)) as keeps_the_ring:
         await opened(keeps_the_ring)
         for uri in (A, LOGGED, JOBS):
@@ -234,7 +236,7 @@ async def test_all_that_is_wrong_is_one_problem(served: Served) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_name")
 
 
-async def test_no_more_destinations_than_a_stream_may_have(served: Served) -> None:
+async def test_sse_case_08_sse_case_44_no_more_destinations_than_a_stream_may_have(served: Served) -> None:
     async with serving({"demo": {"mq_type": "Memory", "allow_undeclared": True}}) as other:
         uris = [f"demo::Topics::{'é' * 100}{number}" for number in range(33)]
         async with other.stream(path(*uris[:32])) as events:

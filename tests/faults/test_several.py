@@ -102,7 +102,7 @@ async def subscribed(peer: ScriptedPeer, *destinations: str) -> tuple[Connection
     return connection, found
 
 
-async def test_a_link_that_is_lost_is_a_gap_in_its_own_topics() -> None:
+async def test_sse_case_52_a_link_that_is_lost_is_a_gap_in_its_own_topics() -> None:
     async with (
         ScriptedPeer.listen(Script(connected=RABBIT)) as peer,
         StreamPeer.serve() as logs,
@@ -144,7 +144,7 @@ async def test_a_lost_link_of_the_stream_is_nothing() -> None:
         assert sorted(await client.next(2)) == [(LOGGED, "1"), (ONE, "meanwhile")]
 
 
-async def test_on_another_replica_the_stream_goes_on_and_the_ring_is_a_gap() -> None:
+async def test_sse_case_35_on_another_replica_the_stream_goes_on_and_the_ring_is_a_gap() -> None:
     async with (
         ScriptedPeer.listen(Script(connected=RABBIT)) as peer,
         StreamPeer.serve() as logs,
