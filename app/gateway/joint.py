@@ -27,7 +27,7 @@ class JointReader(Reader):
     """Needs no task and no buffer of its own: it is woken by its readers, and takes from them what one write can have.
 
     The ready reader that has had the fewest bytes is next (start-time fair queueing), so a busy Topic, or one of large
-    messages, delays the others by no more than one message. Who comes back from idleness has no claim for that time.
+    messages, delays the others by no more than one write. Who comes back from idleness has no claim for that time.
     """
 
     def __init__(self, members: Sequence[Member], form: Format) -> None:
