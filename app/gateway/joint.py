@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.domain.uri import MqUri
 from app.gateway.stream import Batch, Counts, Format, Reader
 from app.wire import sse
 from app.wire.vector import Vector
 
+#: A share is at least one part in so many of a write: less makes more work than it helps anybody.
+SMALLEST_SHARE = 64
 _END = b"\n\n"
 
 
@@ -44,10 +46,13 @@ class JointReader(Reader):
         #: Bytes that each has had, and what the last one had had when its turn came.
         self._had = dict.fromkeys(self._readers, 0)
         self._turn = 0
+        #: How much longer the ids made what was taken last.
+        self._swell = 1.0
         self._unended = set(self._readers)
         self.opening = self._begin(members)
         for reader in self._readers:
             reader.owner = self
+            reader.opening = b""
 
     def _begin(self, members: Sequence[Member]) -> bytes:
         """Leases; the position; then what cannot be continued exactly.
@@ -90,32 +95,48 @@ class JointReader(Reader):
         return any(reader.is_ready for reader in self._ready)
 
     def _take_events(self, max_bytes: int) -> Batch:
-        share = max(1, max_bytes // max(1, len(self._ready)))
-        parts: dict[Reader, Batch] = {}
+        share = self._share(max_bytes)
+        parts: list[bytes] = []
+        shares: dict[Reader, int] = {}
         size = 0
         while self._ready and size < max_bytes:
             reader = min(self._ready, key=self._had.__getitem__)
-            if reader in parts:  # the others have had more, though they had less of this batch
-                break
-            parts[reader] = batch = self._take_from(reader, share)
+            if reader in shares and reader not in self._places:
+                break  # what a Queue gave is to be handed over before it gives more
+            batch = self._take_from(reader, share)
+            parts.append(batch.data)
+            shares[reader] = shares.get(reader, 0) + batch.events
             size += len(batch.data)
-        shares = tuple((self._numbers[reader], part.events) for reader, part in parts.items() if part.events)
-        return Batch(b"".join(part.data for part in parts.values()), sum(n for _, n in shares), None, shares)
+        told = tuple((self._numbers[reader], events) for reader, events in shares.items() if events)
+        return Batch(b"".join(parts), sum(shares.values()), None, told)
+
+    def _share(self, max_bytes: int) -> int:
+        """Bytes that each may have of one write, before the ids make them more.
+
+        Powers of two: rings join what readers at the same place ask for in the same size only once.
+        """
+        share = int(max_bytes / self._swell) // max(1, len(self._ready))
+        return max(1 << share.bit_length() >> 1, max_bytes // SMALLEST_SHARE, 1)
 
     def _take_from(self, reader: Reader, max_bytes: int) -> Batch:
         del self._ready[reader]
         self._turn = self._had[reader]
-        batch = reader.take(max_bytes)
+        batch = self._stamped(reader, reader.take(max_bytes))
         self._had[reader] = self._turn + len(batch.data)
         if batch.end is not None:
             self._unended.discard(reader)
             self.end(batch.end)
         elif reader.is_ready:
             self._ready[reader] = None
+        return batch
+
+    def _stamped(self, reader: Reader, batch: Batch) -> Batch:
         place = self._places.get(reader)
-        if place is None:
+        if place is None or not batch.data:
             return batch
-        return Batch(self._vector.stamp(place, batch.data, envelopes=self._envelopes), batch.events)
+        data = self._vector.stamp(place, batch.data, envelopes=self._envelopes)
+        self._swell = len(data) / len(batch.data)
+        return replace(batch, data=data)
 
     def handed_over(self, batch: Batch) -> None:
         for number, events in batch.shares:

@@ -22,8 +22,8 @@ _PREFIX = "v."
 _TAG_LENGTH = 6
 _PART = re.compile(r"([0-9A-Za-z_-]{6})([0-9A-Za-z_.-]{0,24})")
 _ID = b"id: "
-_ENVELOPE = b'\ndata: {"id":"'
-_END = b"\n\n"
+_NEXT_ID = b"\n\nid: "
+_ENVELOPE = b'data: {"id":"'
 
 
 def tag(uri: MqUri) -> str:
@@ -71,22 +71,24 @@ class Vector:
         one. The events are encoded once for everybody; here they are only copied, once.
         """
         head, tail = self._around(number)
-        view = memoryview(events)
-        pieces: list[bytes | memoryview] = []
-        start = 0
-        while start < len(events):
-            end = events.index(_END, start) + len(_END)
-            if events.startswith(_ID, start):
-                line = events.index(b"\n", start)
-                position = events[start + len(_ID) : line]
-                pieces += (_ID, head, position, tail)
-                start = line
-                if envelopes and events.startswith(_ENVELOPE, line):
-                    pieces += (_ENVELOPE, head, position, tail)
-                    start += len(_ENVELOPE) + len(position)
-                self.move(number, position)
-            pieces.append(view[start:end])
-            start = end
+        pieces: list[bytes] = []
+        begin, position = _ID, b""
+        # No event has an empty line within; behind one, nothing but its id begins like that.
+        parts = events.split(_NEXT_ID)
+        if events.startswith(_ID):
+            parts[0] = parts[0][len(_ID) :]
+        else:
+            pieces, begin = [parts.pop(0)], _NEXT_ID
+        for part in parts:
+            position, line_end, rest = part.partition(b"\n")
+            pieces += (begin, head, position, tail, line_end)
+            if envelopes and rest.startswith(_ENVELOPE):
+                pieces += (_ENVELOPE, head, position, tail)
+                rest = rest[len(_ENVELOPE) + len(position) :]
+            pieces.append(rest)
+            begin = _NEXT_ID
+        if parts:
+            self.move(number, position)
         return b"".join(pieces)
 
     def _around(self, number: int) -> tuple[bytes, bytes]:

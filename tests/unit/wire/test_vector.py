@@ -131,6 +131,11 @@ def test_an_id_alone_moves_it_too() -> None:
     vector = Vector([A, B])
     assert vector.stamp(1, sse.position_only("s.5"), envelopes=False) == f"id: v.{tag(A)},{tag(B)}s.5\n\n".encode()
     assert vector.stamp(0, b"", envelopes=True) == b""
+    many = b"".join(sse.position_only(f"s.{number}") for number in range(6, 9)) + sse.comment() + b"id: s.9\n\n"
+    stamped = vector.stamp(1, many, envelopes=False)
+    assert stamped.count(b"\n") == many.count(b"\n")
+    assert positions(EventSource.read(stamped).last_event_id, [A, B]) == ["", "s.9"]
+    vector.move(1, b"s.5")
     assert positions(bytes(vector).decode(), [A, B]) == ["", "s.5"]
 
 
