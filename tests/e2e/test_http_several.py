@@ -14,6 +14,7 @@ import pytest
 
 from app.domain.link import LinkState
 from app.domain.uri import MqUri
+from tests.e2e.http_client import Sse
 from tests.e2e.http_gateway import DEMO, Event, Events, Served, serving, until
 
 A, B, SMALL, JOBS = "demo::Topics::events", "other::Topics::alerts", "demo::Topics::small", "demo::Queues::jobs"
@@ -271,6 +272,39 @@ async def test_a_busy_topic_starves_nobody(served: Served) -> None:
                 flooding.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await flooding
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off_and_delays_nobody(served: Served) -> None:
+    stalled = await Sse.open(served.port, path(A, JOBS, LOGGED), receive_buffer=4096)
+    try:
+        async with served.stream(path(LOGGED, A)) as events:
+            await opened(events)
+            for number in range(40):
+                await put(served, A, f"{number} " + "x" * 100_000)
+            assert [body.split()[0] for _, body in await messages(events, 40)] == [str(number) for number in range(40)]
+            await until(lambda: served.metric("mq_gateway_streams_closed_total", reason="stalled"))
+            await until(lambda: not served.metric("mq_gateway_streams", service="demo", type="Queues"))
+            await put(served, LOGGED, "still here")
+            assert await messages(events, 1) == [(LOGGED, "still here")]
+    finally:
+        stalled.close()
+
+
+async def test_at_the_end_of_the_gateway_all_that_is_queued_comes_first(served: Served) -> None:
+    async with served.stream(path(A, B, LOGGED, JOBS)) as events:
+        await opened(events)
+        for uri in (A, B, LOGGED):
+            await put(served, uri, "last words")
+        await served.gateway.drain()
+        await put_refused(served, A)
+        rest = await events.rest()
+        assert {told(event) for event in rest if event.data} == {(uri, "last words") for uri in (A, B, LOGGED)}
+        assert rest[-1].retry is not None
+
+
+async def put_refused(served: Served, uri: str) -> None:
+    answer = await served.client.post(f"/mq/{uri.replace('::', '/')}", content=b"x")
+    assert answer.json()["code"] == "draining"
 
 
 async def _flood(served: Served, uri: str) -> None:
