@@ -345,6 +345,20 @@ def test_only_who_was_in_the_batch_is_told_that_it_is_handed_over() -> None:
     assert one._counts.delivered == 2
 
 
+def test_what_a_queue_gave_is_handed_over_before_it_gives_more() -> None:
+    one, jobs = topic("one"), queue("jobs")
+    reader = joint(one, jobs)
+    jobs.give(*[b"x" * 100] * 40)
+    one.give(b"a")
+    batch = reader.take(1000)
+    assert dict(batch.shares) == {0: 1, 1: 2}
+    reader.handed_over(batch)
+    while reader.is_ready:
+        reader.handed_over(reader.take(1000))
+    assert sum(jobs.handed) == 40
+    assert max(jobs.handed) <= 9
+
+
 async def test_with_it_all_are_closed_and_freed() -> None:
     one, two = topic("one"), topic("two")
     reader = joint(one, two)
