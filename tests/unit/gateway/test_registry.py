@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from typing import Any
 
 import pytest
@@ -118,13 +119,14 @@ async def test_among_thousands_only_the_likely_ones_are_compared(monkeypatch: py
     names = [f"site.{number}.status" for number in range(3000)]
     monkeypatch.setitem(SERVICES, "large", {"mq_type": "Fake", "topics": {name: {} for name in names}})
     compared: list[int] = []
-    closest = module.difflib.get_close_matches
+    closest = difflib.get_close_matches
 
     def counting(word: str, possibilities: list[str], n: int) -> list[str]:
         compared.append(len(possibilities))
-        return closest(word, possibilities, n=n)
+        found: list[str] = closest(word, possibilities, n=n)
+        return found
 
-    monkeypatch.setattr(module.difflib, "get_close_matches", counting)
+    monkeypatch.setattr(difflib, "get_close_matches", counting)
     with pytest.raises(UnknownDestination, match=r"did you mean 'site\.2718\.status'"):
         Bench(monkeypatch).registry.resolve(MqUri.parse("large::Topics::site.2718.statsu"))
     assert compared == [module.LIKELY]
