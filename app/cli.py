@@ -27,6 +27,7 @@ from app.client.arguments import (
     ContentType,
     CorrelationId,
     Destination,
+    Destinations,
     Format,
     Headers,
     Persistent,
@@ -196,15 +197,16 @@ def publish(
 
 @cli.command()
 def subscribe(
-    destination: Destination,
+    destinations: Destinations,
     *,
     form: Annotated[
-        Format,
+        Format | None,
         typer.Option(
             "--format",
-            help="data: the message; envelope: with its headers, as one JSON object; cloudevents: a CloudEvent.",
+            help="data: the message; envelope: with its headers, as one JSON object; cloudevents: a CloudEvent."
+            "  [default: data, envelope of several]",
         ),
-    ] = Format.DATA,
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many messages.")] = None,
     start: Annotated[
         Start | None, typer.Option("--from", help="Of a Topic: what comes from now on, or also what is kept.")
@@ -214,12 +216,13 @@ def subscribe(
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
-    """Print the messages of a destination as they come, until Ctrl-C.
+    """Print the messages of destinations as they come, until Ctrl-C.
 
     A lost connection is taken up again where it was; what could not be had again is told on standard error. From a
     Queue each message is taken: no other consumer gets it.
     """
-    following = Following(uri=destination, format=form.value, start=start, last_event_id=last_event_id)
+    form = form or (Format.DATA if len(destinations) == 1 else Format.ENVELOPE)
+    following = Following(uris=destinations, format=form.value, start=start, last_event_id=last_event_id)
     printer = EventPrinter(sys.stdout.buffer, _notice, envelope=form is not Format.DATA, as_json=as_json)
     follower = Follower(Target(url, token), following, _notice)
     try:

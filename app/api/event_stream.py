@@ -57,7 +57,7 @@ class EventStream:
     __slots__ = ("_connection", "_end", "_exchange", "_gone", "_idle", "_outbox", "_patience", "_reader", "_sent")
 
     def __init__(
-        self, exchange: Exchange, reader: Reader, patience: Patience, outbox: Outbox, sent: Callable[[int], None]
+        self, exchange: Exchange, reader: Reader, patience: Patience, outbox: Outbox, sent: Callable[[Batch], None]
     ) -> None:
         self._exchange = exchange
         self._reader = reader
@@ -132,7 +132,7 @@ class EventStream:
         if self._over:
             return self._end  # whatever the socket did with the bytes, the reader takes them back
         self._reader.handed_over(batch)
-        self._sent(batch.events)
+        self._sent(batch)
         if batch.end is not None:
             await self._send(sse.retry(spread_retry_ms()), more=False)
             return batch.end

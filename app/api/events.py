@@ -1,4 +1,4 @@
-"""GET on a destination's events: what the client asks for, caps, and the life of one stream."""
+"""GET on the events of one destination or several: caps, and the life of one stream."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Iterator
-from urllib.parse import quote
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-from app.api import query
+from app.api import several, stream_query
 from app.api.accept import check_accepts_events, is_event_source
 from app.api.context import Context
 from app.api.event_stream import ERROR, HEADERS, EventStream, Patience, spread_retry_ms
 from app.api.exchange import Exchange
 from app.api.problems import retry_after_seconds
-from app.api.query import bad_parameter
-from app.api.receive_request import DEFAULT_LEASE, MIN_LEASE
-from app.config.settings import Settings
 from app.domain.errors import GatewayError, OutcomeUnknown, TooManyStreams, Unavailable
 from app.domain.uri import MqUri
-from app.gateway.stream import Format, Reader, Slow, StreamLease, StreamRequest
+from app.gateway.joint_opening import open_joint
+from app.gateway.stream import Batch, Reader
 from app.wire import sse
 
 logger = logging.getLogger("mq_gateway.api")
@@ -29,48 +28,14 @@ logger = logging.getLogger("mq_gateway.api")
 OPEN_SECONDS = 5.0
 #: Seconds for giving back what was not delivered.
 CLOSE_SECONDS = 10.0
-#: Characters of a Last-Event-ID that are looked at; ours are shorter, a longer one is foreign anyhow.
-MAX_EVENT_ID = 1024
-
-PARAMETERS = ("format", "slow", "from", "last_event_id", "status", "ack", "lease")
-_FORMATS: dict[str, Format] = {"data": "data", "envelope": "envelope", "cloudevents": "cloudevents"}
-_SLOW: dict[str, Slow | None] = {"gap": "gap", "latest": "latest", "disconnect": "disconnect"}
-_BOOLEAN = {"true": True, "false": False}
 
 
-_FROM = "is now, earliest, or a time of RFC 3339 such as 2026-01-02T03:04:05Z (with `+` written %2B)"
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A stream that is in order, and can be opened."""
 
-
-def parse(exchange: Exchange, uri: MqUri, settings: Settings) -> StreamRequest:
-    """Read query and headers; raises InvalidParameter. The header wins: a browser updates it, not the URL."""
-    values = query.parse(exchange.scope["query_string"], PARAMETERS)
-    header = exchange.headers.first(b"last-event-id")
-    position = header.decode(errors="replace") if header else values.get("last_event_id")
-    start = values.get("from", "now")
-    since = None if start in {"now", "earliest"} else int(query.instant("from", start, _FROM))
-    return StreamRequest(
-        format=query.choice(values, "format", _FORMATS, "data"),
-        last_event_id=position[:MAX_EVENT_ID] if position else None,
-        start="earliest" if start == "earliest" else "now",
-        since=since,
-        slow=query.choice(values, "slow", _SLOW, None),
-        status=query.choice(values, "status", _BOOLEAN, False),
-        lease=_lease(values, uri, settings),
-    )
-
-
-def _lease(values: dict[str, str], uri: MqUri, settings: Settings) -> StreamLease | None:
-    """The terms of `ack=explicit`, None without it."""
-    if not query.choice(values, "ack", {"auto": False, "explicit": True}, False):
-        if "lease" in values:
-            raise bad_parameter("lease", "is for ack=explicit")
-        return None
-    if not uri.is_queue:
-        raise bad_parameter("ack", "explicit is for Queues; a Topic knows no acknowledgement")
-    longest = settings.limits.lease_max
-    seconds = query.number(values, "lease", default=DEFAULT_LEASE, low=MIN_LEASE, high=longest)
-    path = "/".join(quote(part, safe="") for part in (uri.service, uri.type.value, uri.name))
-    return StreamLease(f"{settings.server.root_path}/mq/{path}/ack", seconds)
+    uris: tuple[MqUri, ...]
+    open: Callable[[], Awaitable[Reader]]
 
 
 class Events:
@@ -83,27 +48,44 @@ class Events:
 
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """Stream; raises GatewayError for the front to render unless the client is an EventSource."""
+        await self._answer(exchange, partial(self._one, exchange, uri))
+
+    async def several(self, exchange: Exchange, check: Callable[[MqUri], None]) -> None:
+        """As `__call__`, the destinations the query names; what `check` raises is about the whole request."""
+        await self._answer(exchange, partial(self._several, exchange, check))
+
+    async def _answer(self, exchange: Exchange, ask: Callable[[], Stream]) -> None:
         try:
-            await self._stream(exchange, uri)
+            await self._stream(exchange, ask())
         except GatewayError as error:
             self._context.metrics.streams_refused.labels(error.code.value).inc()
             if exchange.answered or not (is_event_source(exchange.headers) and is_temporary(error)):
                 raise
             await _unavailable(exchange, error)
 
-    async def _stream(self, exchange: Exchange, uri: MqUri) -> None:
+    def _one(self, exchange: Exchange, uri: MqUri) -> Stream:
         gateway = self._context.gateway
         destination = gateway.resolve(uri)
         exchange.access.mq_uri = str(uri)
         check_accepts_events(exchange.headers)
-        request = parse(exchange, uri, self._context.settings)
+        request = stream_query.parse(exchange, uri, self._context.settings)
+        return Stream((uri,), partial(gateway.open_stream, destination, request, timeout=OPEN_SECONDS))
+
+    def _several(self, exchange: Exchange, check: Callable[[MqUri], None]) -> Stream:
+        gateway = self._context.gateway
+        wanted = several.parse(exchange, self._context.settings, check, gateway.resolve)
+        uris = tuple(each.uri for each in wanted)
+        exchange.access.mq_uri = ", ".join(map(str, uris))
+        check_accepts_events(exchange.headers)
+        return Stream(uris, partial(open_joint, gateway.open_stream, wanted, timeout=OPEN_SECONDS))
+
+    async def _stream(self, exchange: Exchange, stream: Stream) -> None:
         if exchange.method == "HEAD":
             await exchange.start(200, HEADERS)
             await exchange.send(b"", more=False)
             return
         with self._place():
-            reader = await gateway.open_stream(destination, request, timeout=OPEN_SECONDS)
-            await self._run(exchange, uri, reader)
+            await self._run(exchange, stream.uris, await stream.open())
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -116,21 +98,33 @@ class Events:
         finally:
             self._context.streams -= 1
 
-    async def _run(self, exchange: Exchange, uri: MqUri, reader: Reader) -> None:
+    async def _run(self, exchange: Exchange, uris: Sequence[MqUri], reader: Reader) -> None:
         metrics = self._context.metrics
-        labels = (uri.service, uri.type.value)
-        delivered = metrics.events_delivered.labels(*labels)
-        metrics.streams.labels(*labels).inc()
+        # Each open stream once for each label it has.
+        gauges = [metrics.streams.labels(*labels) for labels in {(uri.service, uri.type.value) for uri in uris}]
+        for gauge in gauges:
+            gauge.inc()
         reason = ERROR
         try:
             outbox = self._context.gateway.outbox
-            reason = await EventStream(exchange, reader, self._patience, outbox, delivered.inc).run()
+            reason = await EventStream(exchange, reader, self._patience, outbox, self._counting(uris)).run()
         finally:
             exchange.access.reason = reason
-            metrics.streams.labels(*labels).dec()
+            for gauge in gauges:
+                gauge.dec()
             metrics.streams_closed.labels(reason).inc()
             # Also when this task is cancelled: what was not handed over goes back to its queue.
             await asyncio.shield(asyncio.ensure_future(_close(reader)))
+
+    def _counting(self, uris: Sequence[MqUri]) -> Callable[[Batch], None]:
+        """Counts what was sent, of each destination its own."""
+        counters = [self._context.metrics.events_delivered.labels(uri.service, uri.type.value) for uri in uris]
+
+        def count(batch: Batch) -> None:
+            for number, events in batch.shares or ((0, batch.events),):
+                counters[number].inc(events)
+
+        return count
 
 
 async def _close(reader: Reader) -> None:

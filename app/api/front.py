@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -127,18 +128,24 @@ class Front:
         methods = METHODS[route.kind]
         if exchange.method not in methods:
             raise MethodNotAllowed(f"{exchange.method} is not for this resource", allow=", ".join(methods))
-        if route.uri is None:
+        if route.kind is Kind.JOINT_EVENTS:
+            await self._events.several(exchange, partial(self._check_stream, exchange))
+        elif route.uri is None:
             await self._look.services(exchange, route)
         else:
             await self._destination(exchange, route.kind, route.uri)
 
     async def _destination(self, exchange: Exchange, kind: Kind, uri: MqUri) -> None:
         handler = self._handlers[kind]
-        if kind is Kind.EVENTS and uri.is_queue:
-            self._guard.check_queue_stream(exchange.headers)
+        if kind is Kind.EVENTS:
+            self._check_stream(exchange, uri)
         if kind is Kind.DESTINATION and exchange.method == "POST":
             handler = self._publish
         await handler(exchange, uri)
+
+    def _check_stream(self, exchange: Exchange, uri: MqUri) -> None:
+        if uri.is_queue:
+            self._guard.check_queue_stream(exchange.headers)
 
     async def _page(self, exchange: Exchange, path: str) -> None:
         """FastAPI's router, by the one spelling of the path; HEAD is a GET whose body nobody sees."""

@@ -29,6 +29,7 @@ class Kind(Enum):
     SERVICE = auto()
     DESTINATION = auto()
     EVENTS = auto()
+    JOINT_EVENTS = auto()
     RECEIVE = auto()
     ACK = auto()
     NACK = auto()
@@ -38,12 +39,13 @@ class Kind(Enum):
     PAGE = auto()
 
 
-#: The methods of each resource under /mq, as `Allow` names them.
+#: The methods of each resource but pages, as `Allow` names them.
 METHODS: Mapping[Kind, tuple[str, ...]] = {
     Kind.SERVICES: ("GET", "HEAD"),
     Kind.SERVICE: ("GET", "HEAD"),
     Kind.DESTINATION: ("GET", "HEAD", "POST"),
     Kind.EVENTS: ("GET", "HEAD"),
+    Kind.JOINT_EVENTS: ("GET", "HEAD"),
     Kind.RECEIVE: ("POST",),
     Kind.ACK: ("POST",),
     Kind.NACK: ("POST",),
@@ -108,6 +110,8 @@ def parse(path: str) -> Route:
     parts = path[1:].split("/")
     if parts[0] == "mq":
         return _under_mq(parts)
+    if parts == ["events"]:
+        return Route(Kind.JOINT_EVENTS)
     return Route(Kind.PAGE, path=_page(parts))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
@@ -26,21 +26,33 @@ def bad_parameter(name: str, rule: str) -> InvalidParameter:
 
 def parse(query: bytes, known: Iterable[str]) -> dict[str, str]:
     """Names and values; raises InvalidParameter for unknown or repeated names and what is not UTF-8."""
-    if not query:
-        return {}
-    names = tuple(known)
+    return _once(_pairs(query, tuple(known)))
+
+
+def parse_list(query: bytes, known: Iterable[str], name: str) -> tuple[dict[str, str], list[str]]:
+    """As `parse`, and the values of one more parameter that may be repeated, in their order."""
+    pairs = list(_pairs(query, (name, *known)))
+    return _once(pair for pair in pairs if pair[0] != name), [value for key, value in pairs if key == name]
+
+
+def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     values: dict[str, str] = {}
+    for name, value in pairs:
+        if name in values:
+            raise bad_parameter(name, "is given more than once")
+        values[name] = value
+    return values
+
+
+def _pairs(query: bytes, known: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for pair in query.split(b"&"):
         if not pair:
             continue
         raw_name, _, raw_value = pair.partition(b"=")
         name = _decode(raw_name)
-        if name not in names:
-            raise bad_parameter(name[:64], f"is not known here; known are {', '.join(names)}")
-        if name in values:
-            raise bad_parameter(name, "is given more than once")
-        values[name] = _decode(raw_value)
-    return values
+        if name not in known:
+            raise bad_parameter(name[:64], f"is not known here; known are {', '.join(known)}")
+        yield name, _decode(raw_value)
 
 
 def _decode(raw: bytes) -> str:

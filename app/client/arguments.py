@@ -69,6 +69,14 @@ Destination = Annotated[
         help="SERVICE::Queues::NAME or SERVICE::Topics::NAME, such as demo::Topics::events.",
     ),
 ]
+Destinations = Annotated[
+    list[Any],
+    typer.Argument(
+        metavar="MQURI...",
+        parser=parser(MqUri.parse),
+        help="SERVICE::Queues::NAME or SERVICE::Topics::NAME; several come on one stream.",
+    ),
+]
 Url = Annotated[
     str,
     typer.Option(metavar="URL", envvar="MQ_GATEWAY_URL", parser=parser(check_url), help="Where the gateway is."),

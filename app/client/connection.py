@@ -55,6 +55,11 @@ class Target:
         parts = (uri.service, uri.type.value, uri.name, *more)
         return "/".join((self.url.rstrip("/"), "mq", *(quote(part, safe="") for part in parts)))
 
+    @property
+    def joint_events(self) -> str:
+        """The URL of the stream of several destinations."""
+        return f"{self.url.rstrip('/')}/events"
+
     def headers(self) -> dict[str, str]:
         """What every request says."""
         return {"authorization": f"Bearer {self.token}"} if self.token else {}

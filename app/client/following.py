@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -23,16 +23,22 @@ _ACCEPT = "text/event-stream, application/problem+json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Following:
-    """What to follow from where; None is the gateway's default."""
+    """What to follow from where, at least one destination; None is the gateway's default."""
 
-    uri: MqUri
+    uris: Sequence[MqUri]
     format: str | None = None
     start: str | None = None
     last_event_id: str | None = None
 
-    def parameters(self) -> dict[str, str]:
+    def at(self, target: Target) -> str:
+        """Where the stream is: one destination's own, or that of several."""
+        return target.resource(self.uris[0], "events") if len(self.uris) == 1 else target.joint_events
+
+    def parameters(self) -> dict[str, str | list[str]]:
         """The request's query."""
-        return {key: value for key, value in (("format", self.format), ("from", self.start)) if value is not None}
+        named = list(map(str, self.uris)) if len(self.uris) > 1 else None
+        every = (("uri", named), ("format", self.format), ("from", self.start))
+        return {key: value for key, value in every if value is not None}
 
 
 class Follower:
@@ -87,7 +93,7 @@ class Follower:
         headers = {"accept": _ACCEPT, "accept-encoding": "identity", "cache-control": "no-store"}
         if self._reader.last_event_id:
             headers["last-event-id"] = self._reader.last_event_id
-        url = self._target.resource(self._following.uri, "events")
+        url = self._following.at(self._target)
         with client.stream("GET", url, params=self._following.parameters(), headers=headers) as response:
             if response.status_code != 200:
                 raise refusal(response)

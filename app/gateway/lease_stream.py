@@ -59,8 +59,9 @@ class LeaseReader(QueueStream[tuple[Lane, Delivery]]):
             await asyncio.shield(asyncio.ensure_future(self.close()))
             raise
         self._counts = counts()
+        whose = {} if self._lease.mq_uri is None else {"mq_uri": self._lease.mq_uri}
         data = {"ack_url": self._lease.ack_url, "prefetch": prefetch, "lease_seconds": self._lease.seconds}
-        self.opening = sse.json_event("lease", data)
+        self.opening = sse.json_event("lease", {**data, **whose})
         for lane in self._lanes:
             lane.release_early()
 

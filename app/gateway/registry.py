@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from app.config.settings import ServiceSettings, Settings
 from app.connectors.base import ConnectorContext, Destination, MQConnector
@@ -14,6 +16,9 @@ from app.domain.link import LinkState
 from app.domain.uri import MqUri, check_name
 from app.gateway.closing import CUT_OFF_SECONDS, close_together
 from app.telemetry.metrics import Metrics
+
+#: Names (count) that one that is unknown is compared with.
+LIKELY = 20
 
 StateListener = Callable[[str, LinkState], None]
 
@@ -150,5 +155,14 @@ class Registry:
 
 
 def _near(name: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1)
+    """What may have been meant. A comparison takes long, and a request may name many that are unknown among thousands
+    that are declared: only the likely ones are compared."""
+    likely = heapq.nsmallest(LIKELY, known, key=partial(_unlikeness, name))
+    matches = difflib.get_close_matches(name, likely, n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _unlikeness(name: str, other: str) -> int:
+    alike = zip(name, other, strict=False)
+    begun = next((at for at, (one, two) in enumerate(alike) if one != two), min(len(name), len(other)))
+    return abs(len(name) - len(other)) - begun

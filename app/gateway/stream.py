@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Format = Literal["data", "envelope", "cloudevents"]
 Slow = Literal["gap", "latest", "disconnect"]
@@ -13,10 +13,14 @@ Slow = Literal["gap", "latest", "disconnect"]
 
 @dataclass(frozen=True, slots=True)
 class StreamLease:
-    """Queue streams whose events are leases of `seconds`; `ack_url` is what the client is told to answer them at."""
+    """Queue streams whose events are leases of `seconds`; `ack_url` is what the client is told to answer them at.
+
+    With `mq_uri` it is told whose they are, for there are others on its stream.
+    """
 
     ack_url: str
     seconds: float
+    mq_uri: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +43,14 @@ class StreamRequest:
 class Batch:
     """Bytes for one write, the number of messages in them, and why the stream ends after them (None: it goes on).
 
-    `end` is one of drain, slow, cancelled, reload, memory.
+    `end` is one of drain, slow, cancelled, reload, memory. `shares` tells how many messages are of which destination,
+    by its number, where the stream has several.
     """
 
     data: bytes
     events: int
     end: str | None = None
+    shares: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -56,21 +62,36 @@ class Counts:
     gaps: int = 0
 
 
+class Owner(Protocol):
+    """Who takes what several readers have (see JointReader)."""
+
+    def woken(self, reader: Reader) -> None:
+        """This one may have something."""
+
+
 class Reader(ABC):
     """One client's stream. Used by one task; `end` and `push` may come from anywhere on the loop."""
 
     #: What to write first: the position, for Topics.
     opening: bytes = b""
+    #: Woken in place of whoever waits for `ready`.
+    owner: Owner | None = None
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
         self._wake: asyncio.Future[None] | None = None
         self._end: str | None = None
         self._notice = b""
+        self._told = b""
 
     def push(self, notice: bytes) -> None:
         """An event of the gateway's own for this client; a newer one takes the place of one not yet taken."""
         self._notice = notice
+        self.wake()
+
+    def tell(self, events: bytes) -> None:
+        """Events of this stream's own that come before what is queued, each of them."""
+        self._told += events
         self.wake()
 
     def end(self, reason: str) -> None:
@@ -80,12 +101,19 @@ class Reader(ABC):
 
     def wake(self) -> None:
         """There may be something to take."""
-        if self._wake is not None and not self._wake.done():
+        if self.owner is not None:
+            self.owner.woken(self)
+        elif self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `take` has something."""
+        return bool(self._notice or self._told or self._end or self._has_events())
 
     async def ready(self) -> None:
         """Returns when `take` has something; may be cancelled at any time."""
-        while not (self._notice or self._end or self._has_events()):
+        while not self.is_ready:
             self._wake = asyncio.get_running_loop().create_future()
             try:
                 await self._wake
@@ -94,10 +122,10 @@ class Reader(ABC):
 
     def take(self, max_bytes: int = 65536) -> Batch:
         """What there is, at most about `max_bytes`; the end comes when everything queued was taken."""
-        notice, self._notice = self._notice, b""
+        before, self._notice, self._told = self._notice + self._told, b"", b""
         batch = self._take_events(max_bytes)
         end = batch.end or (self._end if not self._has_events() else None)
-        return Batch(notice + batch.data, batch.events, end)
+        return Batch(before + batch.data, batch.events, end, batch.shares)
 
     @abstractmethod
     def _has_events(self) -> bool:

@@ -79,7 +79,7 @@ class StreamReader(TopicReader):
         self._doubts += 1
         moves = self._stream.is_cut_off or (self._stream.live.end != end and self._doubts < AHEAD_TIMES)
         if self._is_ahead and not moves:
-            self.push(self._begin_anew())
+            self.tell(self._begin_anew())
         else:
             self._go_on()
             self.wake()

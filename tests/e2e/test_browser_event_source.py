@@ -65,6 +65,34 @@ async def test_sse_case_67_it_resumes_after_its_connection_was_cut(
         assert [event.get("data") for event in events[4:]] == [None, None, "two\nand a half", "three"]
 
 
+async def test_sse_case_67_it_resumes_in_all_of_several_topics(
+    target: Target, chromium: Chromium, unique: Unique
+) -> None:
+    """The id of them all is one value to it, sent back as it is."""
+    one, two = f"mq::Topics::{unique('one')}", f"mem::Topics::{unique('two')}"
+    paths = [f"/mq/{uri.replace('::', '/')}" for uri in (one, two)]
+    relay = Relay(target.port)
+    async with relay.listening() as port, chromium.page(f"http://127.0.0.1:{port}/health/live") as page:
+        await page.listen(f"/events?uri={one}&uri={two}")
+        await page.seen(1)
+        seen: list[tuple[str, str]] = []
+        for round_ in range(3):
+            await relay.cut()
+            for path in paths:
+                for number in range(2):
+                    assert (await post(target.port, path, f"{round_}{number}")).status == 200
+            before = 1 + len(seen) + 2 * round_
+            events = (await page.seen(before + 6))[before:]
+            assert [event["name"] for event in events[:2]] == ["error", "open"]
+            assert {event["name"] for event in events[2:]} == {"message"}
+            values = [json.loads(event["data"]) for event in events[2:]]
+            assert [value["id"] for value in values] == [event["id"] for event in events[2:]]
+            seen += [(value["mq_uri"], value["body"]) for value in values]
+    for uri in (one, two):
+        bodies = [body for source, body in seen if source == uri]
+        assert bodies == [f"{round_}{number}" for round_ in range(3) for number in range(2)]
+
+
 async def test_sse_case_28_a_gap_is_an_event_it_can_read(target: Target, chromium: Chromium) -> None:
     async with chromium.page(f"http://127.0.0.1:{target.port}/health/live") as page:
         await page.listen("/mq/mq/Topics/small/events?last_event_id=foreign.1")

@@ -68,7 +68,7 @@ async def test_everything_it_answers_is_described(tmp_path: Path) -> None:
         code, report = await _ask(gateway, tmp_path)
     assert code == 0, report
     # What found no operation, or nothing to do in a phase, would be in order as well.
-    assert "Tested: 16" in report
+    assert "Tested: 17" in report
     assert all(f"✅ {phase}" in " ".join(report.split()) for phase in ("Examples", "Coverage", "Fuzzing", "Stateful"))
 
 

@@ -337,6 +337,16 @@ class TestSubscribe:
         assert "gap in demo::Topics::events (restart)" in result.stderr
         assert set(json.loads(result.stdout)) == {"event", "id", "data"}
 
+    def test_several_come_as_envelopes(self, url: str) -> None:
+        with _listening(url):
+            _run("publish", "demo::Topics::events", "topic", "--url", url)
+            _run("publish", "demo::Queues::jobs", "queue", "--url", url)
+            uris = ("demo::Queues::jobs", "demo::Topics::events")
+            result = _run("subscribe", *uris, "--url", url, "--count", "2", "--from", "earliest")
+        assert result.exit_code == 0, result.stderr
+        shown = [json.loads(line) for line in result.stdout.splitlines()]
+        assert {value["mq_uri"] for value in shown} <= set(uris)
+
     def test_a_refusal_is_one_line(self, url: str) -> None:
         result = _run("subscribe", "demo::Topics::none", "--url", url)
         assert result.exit_code == 1

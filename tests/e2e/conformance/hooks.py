@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import schemathesis
 from schemathesis.core.failures import ServerError
 
+from app.domain.errors import GatewayError
+from app.domain.uri import MqUri
 from app.wire.headers import is_reserved
 
 Case: TypeAlias = "schemathesis.Case[Any]"
@@ -21,8 +23,11 @@ EVENT = {
     "properties": {
         "event": {"enum": ["message", "binary", "gap", "status", "unavailable", "lease"]},
         "data": {"type": "string"},
-        # A position, or a lease.
-        "id": {"type": "string", "pattern": "^([0-9A-Za-z_-]{6,16}[.][0-9]+|[0-9A-Za-z_-]{20,}[.][0-9A-Za-z_-]{22})$"},
+        # A position, one of several destinations, or a lease.
+        "id": {
+            "type": "string",
+            "pattern": "^([0-9A-Za-z_-]{6,16}[.][0-9]+|v[.][0-9A-Za-z_.,-]+|[0-9A-Za-z_-]{20,}[.][0-9A-Za-z_-]{22})$",
+        },
         "retry": {"type": "integer", "minimum": 1000},
     },
 }
@@ -39,8 +44,9 @@ def lines(context: schemathesis.SerializationContext, value: Any) -> bytes:
 @schemathesis.hook
 def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
     """Have every event of a stream checked."""
-    stream = raw_schema["paths"]["/mq/{service}/{type}/{name}/events"]["get"]["responses"]["200"]["content"]
-    stream["text/event-stream"] = {"itemSchema": EVENT}
+    for path in ("/mq/{service}/{type}/{name}/events", "/events"):
+        stream = raw_schema["paths"][path]["get"]["responses"]["200"]["content"]
+        stream["text/event-stream"] = {"itemSchema": EVENT}
 
 
 @schemathesis.hook
@@ -57,6 +63,21 @@ def _number(value: object) -> float | None:
         return None
 
 
+def _uris(case: Case) -> list[str]:
+    """The destinations that the query names."""
+    named = (case.query or {}).get("uri", [])
+    return [str(uri) for uri in (named if isinstance(named, list) else [named])]
+
+
+def _is_name(uri: str) -> bool:
+    """Whether an mqURI is one beyond its pattern: a name has its length, and is without what none may have."""
+    try:
+        MqUri.parse(uri)
+    except GatewayError:
+        return False
+    return uri == uri.strip()
+
+
 def _may_take(case: Case) -> bool:
     """Whether what a schema cannot tell of leases is in order: their longest, and what goes with what."""
     query: Mapping[str, Any] = case.query or {}
@@ -68,7 +89,8 @@ def _may_take(case: Case) -> bool:
         return False
     if case.operation.path.endswith("/events"):
         explicit = str(query.get("ack")) == "explicit"
-        topic = str((case.path_parameters or {}).get("type", "")).lower().startswith("topic")
+        named = [*_uris(case), f"::{(case.path_parameters or {}).get('type', '')}::"]
+        topic = any("::topic" in uri.lower() for uri in named)
         return not topic if explicit else "lease" not in query
     if case.operation.path.endswith(("/ack", "/nack", "/renew")):
         return ("lease" in query) != (body is not None)
@@ -82,7 +104,7 @@ def filter_case(context: schemathesis.HookContext, case: Case) -> bool:
     name = str((case.path_parameters or {}).get("name", ""))
     if len(name.encode(errors="replace")) > 255 or name != name.strip():
         return False
-    if not _may_take(case):
+    if not all(_is_name(uri) for uri in _uris(case)) or not _may_take(case):
         return False
     headers: Mapping[str, Any] = case.headers or {}
     reply_to = headers.get("Mq-Reply-To")
@@ -124,6 +146,7 @@ def filter_failure(
     context: schemathesis.HookContext, failure: Exception, case: Case, response: schemathesis.Response
 ) -> bool:
     """The service `down` has no broker: 503 is what it has to answer, as described; nobody replies to a request."""
-    down = (case.path_parameters or {}).get("service") == "down" and response.status_code == 503
+    services = {(case.path_parameters or {}).get("service"), *(uri.partition("::")[0] for uri in _uris(case))}
+    down = "down" in services and response.status_code == 503
     no_reply = case.operation.path.endswith("/request") and response.status_code == 504
     return not (isinstance(failure, ServerError) and (down or no_reply))

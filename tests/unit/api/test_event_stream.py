@@ -98,8 +98,8 @@ class Stream:
             EventStream(call.exchange(), self.reader, patience, outbox(), self._sent).run()
         )
 
-    def _sent(self, events: int) -> None:
-        self.events += events
+    def _sent(self, batch: Batch) -> None:
+        self.events += batch.events
 
     async def wrote(self, messages: int) -> None:
         async with asyncio.timeout(5), self.call.changed:

@@ -1,4 +1,4 @@
-"""GET on a destination's events, with a gateway that is real."""
+"""GET on the events of one destination and of several, with a gateway that is real."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 
 from app.api import events
 from app.api.context import Context
-from app.api.events import Events, is_temporary, parse
-from app.config.settings import Settings
+from app.api.events import Events, is_temporary
 from app.connectors.base import Destination
 from app.domain.errors import (
     BrokerRejected,
@@ -22,94 +21,17 @@ from app.domain.errors import (
     Forbidden,
     GatewayError,
     Internal,
-    InvalidParameter,
     TooManyStreams,
     UnknownDestination,
 )
+from app.domain.message import Publication
 from app.domain.uri import MqUri
-from app.gateway.stream import Batch, Counts, Reader, StreamLease, StreamRequest
+from app.gateway.stream import Batch, Counts, Reader, StreamRequest
 from tests.unit.api.asgi import Call
 
 JOBS = MqUri.parse("demo::Queues::jobs")
 EVENTS = MqUri.parse("demo::Topics::events")
 EVENT_SOURCE = [(b"accept", b"text/event-stream")]
-
-
-def _request(query: bytes = b"", uri: MqUri = JOBS, **headers: bytes) -> StreamRequest:
-    pairs = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
-    return parse(Call(method="GET", query=query, headers=pairs).exchange(), uri, Settings())
-
-
-def test_nothing_said_is_the_defaults() -> None:
-    assert _request() == StreamRequest()
-
-
-def test_everything_can_be_said() -> None:
-    query = b"format=envelope&slow=latest&from=earliest&last_event_id=e.1&status=true&ack=auto"
-    assert _request(query) == StreamRequest(
-        format="envelope", last_event_id="e.1", start="earliest", slow="latest", status=True
-    )
-
-
-@pytest.mark.parametrize(
-    ("header", "query", "position"),
-    [
-        (b"h.1", b"last_event_id=q.1", "h.1"),
-        (b"", b"last_event_id=q.1", "q.1"),
-        (b"", b"last_event_id=", None),
-        (b"\xff", b"", "\ufffd"),
-        (b"x" * 5000, b"", "x" * 1024),
-    ],
-)
-def test_the_header_wins_and_is_not_trusted(header: bytes, query: bytes, position: str | None) -> None:
-    assert _request(query, last_event_id=header).last_event_id == position
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        b"format=xml",
-        b"slow=no",
-        b"from=then",
-        b"status=1",
-        b"ack=maybe",
-        b"lease=30",
-        b"ack=explicit&lease=0",
-        b"ack=explicit&lease=901",
-        b"topic=x",
-        b"from=now&from=now",
-    ],
-)
-def test_what_is_wrong_is_refused(query: bytes) -> None:
-    with pytest.raises(InvalidParameter):
-        _request(query)
-
-
-def test_explicit_acks_are_for_queues() -> None:
-    assert _request(b"ack=explicit").lease == StreamLease("/mq/demo/Queues/jobs/ack", 30)
-    odd = MqUri.parse("demo::Queues::a/b é")
-    assert _request(b"ack=explicit&lease=60", odd).lease == StreamLease("/mq/demo/Queues/a%2Fb%20%C3%A9/ack", 60)
-    with pytest.raises(InvalidParameter, match="for Queues"):
-        _request(b"ack=explicit", EVENTS)
-
-
-@pytest.mark.parametrize(
-    ("text", "since"),
-    [
-        (b"2026-01-02T03:04:05Z", 1767323045),
-        (b"2026-01-02t03:04:05.999z", 1767323045),
-        (b"2026-01-02T04:04:05%2B01:00", 1767323045),
-    ],
-)
-def test_it_can_begin_at_a_time(text: bytes, since: int) -> None:
-    request = _request(b"from=" + text, EVENTS)
-    assert (request.since, request.start) == (since, "now")
-
-
-@pytest.mark.parametrize("text", [b"2026-01-02", b"2026-13-02T03:04:05Z", b"2026-01-02T04:04:05+01:00", b"0", b"then"])
-def test_what_is_no_time_is_refused(text: bytes) -> None:
-    with pytest.raises(InvalidParameter, match="RFC 3339"):
-        _request(b"from=" + text, EVENTS)
 
 
 def _value(context: Context, name: str, **labels: str) -> float:
@@ -288,3 +210,64 @@ async def test_an_error_after_the_first_byte_is_not_answered_twice(
     with pytest.raises(BrokerUnavailable):
         await Events(context)(call.exchange(), EVENTS)
     assert b"unavailable" not in call.body
+
+
+class OpenSeveral(Open):
+    """A stream of what its call's query names."""
+
+    def __init__(self, context: Context, call: Call) -> None:
+        super().__init__(context, call, JOBS)
+
+    async def _run(self, handler: Events, uri: MqUri) -> None:
+        await handler.several(self.exchange, _let_in)
+
+
+def _let_in(_uri: MqUri) -> None:
+    """Nobody is refused."""
+
+
+async def test_a_stream_of_several_is_one_stream_and_counts_for_each(context: Context) -> None:
+    query = b"uri=demo::Topics::events&uri=demo::Queues::jobs&uri=demo::Queues::text&format=data"
+    stream = OpenSeveral(context, Call(method="GET", query=query, receives=[]))
+    await stream.wrote(b"id: v.")
+    gateway = context.gateway
+    assert context.streams == 1
+    assert [_value(context, "streams", service="demo", type=kind) for kind in ("Topics", "Queues")] == [1, 1]
+    for uri, bodies in ((EVENTS, (b"1", b"2")), (JOBS, (b"3",))):
+        for body in bodies:
+            publication = Publication(body=body, message_id="m", content_type="application/json")
+            await gateway.publish(gateway.resolve(uri), publication, timeout=1)
+    for text in (b"data: 1\n", b"data: 2\n", b"data: 3\n"):
+        await stream.wrote(text)
+    await context.gateway.drain()
+    await stream.ended()
+    delivered = [_value(context, "events_delivered_total", service="demo", type=kind) for kind in ("Topics", "Queues")]
+    assert delivered == [2, 1]
+    assert [_value(context, "streams", service="demo", type=kind) for kind in ("Topics", "Queues")] == [0, 0]
+    assert _value(context, "streams_closed_total", reason="drain") == 1
+    assert context.streams == 0
+    assert stream.exchange.access.mq_uri == "demo::Topics::events, demo::Queues::jobs, demo::Queues::text"
+    assert [gateway.destination_view(gateway.resolve(uri)).delivered for uri in (EVENTS, JOBS)] == [2, 1]
+    assert gateway.destination_view(gateway.resolve(JOBS)).readers == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        (b"uri=demo::Topics::events&uri=demo::Topics::nope", Code.UNKNOWN_DESTINATION),
+        (b"uri=demo::Topics::events&uri=nope", Code.INVALID_NAME),
+        (b"", Code.INVALID_PARAMETER),
+    ],
+)
+async def test_a_stream_of_several_is_refused_as_a_whole(context: Context, query: bytes, code: Code) -> None:
+    with pytest.raises(GatewayError) as caught:
+        await Events(context).several(Call(method="GET", query=query, headers=EVENT_SOURCE).exchange(), _let_in)
+    assert caught.value.code is code
+    assert _value(context, "streams_refused_total", reason=code.value) == 1
+
+
+async def test_head_of_several_subscribes_to_nothing(context: Context) -> None:
+    call = Call(method="HEAD", query=b"uri=demo::Topics::events&uri=demo::Queues::jobs")
+    await Events(context).several(call.exchange(), _let_in)
+    assert (call.status, call.body, call.is_complete) == (200, b"", True)
+    assert context.gateway.destination_view(context.gateway.resolve(JOBS)).readers == 0

@@ -54,7 +54,8 @@ async def _ask(front: Front, call: Call) -> Call:
 
 
 def _get(path: str, *headers: tuple[bytes, bytes], method: str = "GET", host: bytes = b"127.0.0.1") -> Call:
-    return Call(method=method, path=path, headers=[(b"host", host), *headers])
+    path, _, query = path.partition("?")
+    return Call(method=method, path=path, query=query.encode(), headers=[(b"host", host), *headers])
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,9 @@ def _get(path: str, *headers: tuple[bytes, bytes], method: str = "GET", host: by
         ("GET", "/mq/demo/Queues/jobs", 200, None),
         ("POST", "/mq/demo/Queues/jobs", 200, None),
         ("HEAD", "/mq/demo/Queues/jobs/events", 200, None),
+        ("HEAD", "/events?uri=demo::Queues::jobs", 200, None),
+        ("GET", "/events", 400, None),
+        ("POST", "/events", 405, "GET, HEAD"),
         ("POST", "/mq/demo/Queues/jobs/receive", 204, None),
         ("POST", "/mq/demo/Queues/jobs/ack", 400, None),
         ("POST", "/mq/demo/Queues/jobs/nack", 400, None),
@@ -130,6 +134,8 @@ async def test_the_proxys_prefix_is_taken_off(context: Context, pages: Pages) ->
         (_get("/mq/demo/Queues/jobs/events", EVIL), None),
         (_get("/mq/demo/Queues/jobs/events", (b"sec-fetch-mode", b"navigate")), None),
         (_get("/mq/demo/Queues/jobs/events", (b"purpose", b"prefetch")), None),
+        (_get("/events?uri=demo::Topics::events&uri=demo::Queues::jobs", EVIL), None),
+        (_get("/events?uri=demo::Queues::jobs", (b"purpose", b"prefetch")), None),
         (_get("/mq", EVIL, (b"access-control-request-method", b"POST"), method="OPTIONS"), None),
         (_get("/nowhere", EVIL, method="DELETE"), None),
     ],
@@ -145,6 +151,7 @@ async def test_who_may_not_is_told_so(front: Front, call: Call, outcome: str | N
 async def test_a_foreign_page_may_look_and_read_topics(front: Front) -> None:
     assert (await _ask(front, _get("/mq", EVIL))).status == 200
     assert (await _ask(front, _get("/mq/demo/Topics/events/events", EVIL, method="HEAD"))).status == 200
+    assert (await _ask(front, _get("/events?uri=demo::Topics::events", EVIL, method="HEAD"))).status == 200
 
 
 async def test_a_listed_origin_gets_its_headers_everywhere(front: Front) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
-from app.api import batch, batch_message, events, publish_request, receive_request, settle
+from app.api import batch, batch_message, publish_request, receive_request, settle, several, stream_query
 from app.api.openapi import document
 from app.api.paths import METHODS, Kind
 from app.api.problems import TABLE
@@ -18,6 +18,7 @@ PATHS = {
     Kind.SERVICE: "/mq/{service}",
     Kind.DESTINATION: "/mq/{service}/{type}/{name}",
     Kind.EVENTS: "/mq/{service}/{type}/{name}/events",
+    Kind.JOINT_EVENTS: "/events",
     Kind.RECEIVE: "/mq/{service}/{type}/{name}/receive",
     Kind.ACK: "/mq/{service}/{type}/{name}/ack",
     Kind.NACK: "/mq/{service}/{type}/{name}/nack",
@@ -66,8 +67,9 @@ def test_every_parameter_is_described(described: dict[str, Any]) -> None:
     assert {("query", name) for name in batch.PARAMETERS} <= many
     element = described["components"]["schemas"]["BatchMessage"]["properties"]
     assert set(element) == {*batch_message.BODIES, *batch_message.MEMBERS, "headers"}
-    stream = _parameters(described, PATHS[Kind.EVENTS], "get")
-    assert {("query", name) for name in events.PARAMETERS} | {("header", "Last-Event-ID")} == stream
+    for kind, names in ((Kind.EVENTS, stream_query.PARAMETERS), (Kind.JOINT_EVENTS, several.PARAMETERS)):
+        stream = _parameters(described, PATHS[kind], "get")
+        assert {("query", name) for name in names} | {("header", "Last-Event-ID")} == stream
 
 
 def test_every_parameter_of_taking_is_described(described: dict[str, Any]) -> None:

@@ -29,6 +29,14 @@ def test_what_is_refused_is_said(raw: bytes, says: str) -> None:
         query.parse(raw, ("confirm", "timeout"))
 
 
+def test_one_parameter_may_be_given_more_than_once() -> None:
+    assert query.parse_list(b"a=1&b=2&a=3&a=1", ("b",), "a") == ({"b": "2"}, ["1", "3", "1"])
+    assert query.parse_list(b"", ("b",), "a") == ({}, [])
+    for raw, says in ((b"b=1&b=2&a=3", "more than once"), (b"c=1", "known are a, b")):
+        with pytest.raises(InvalidParameter, match=says):
+            query.parse_list(raw, ("b",), "a")
+
+
 def test_a_choice_is_one_of_its_words() -> None:
     options = {"receipt": True, "none": False}
     assert query.choice({}, "confirm", options, True) is True

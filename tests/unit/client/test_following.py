@@ -19,10 +19,10 @@ _URI = MqUri.parse("demo::Topics::events")
 class _Watched:
     """A follower with its notices and pauses kept."""
 
-    def __init__(self, gateway: Scripted, **options: str) -> None:
+    def __init__(self, gateway: Scripted, *uris: MqUri, **options: str) -> None:
         self.notices: list[str] = []
         self.pauses: list[float] = []
-        following = Following(uri=_URI, **options)
+        following = Following(uris=uris or [_URI], **options)
         self.follower = Follower(Target(gateway.url), following, self.notices.append, self.pauses.append)
 
     def take(self, count: int) -> list[tuple[str, str]]:
@@ -38,6 +38,16 @@ def test_asks_for_what_it_is_told() -> None:
     assert request.path == "/mq/demo/Topics/events/events?format=envelope&from=earliest"
     assert request.headers["last-event-id"] == "e.3"
     assert request.headers["accept"] == "text/event-stream, application/problem+json"
+
+
+def test_several_come_on_one_stream() -> None:
+    other = MqUri.parse("demo::Queues::a/b")
+    with scripted(Answer(b"id: v.x\ndata: a\n\n"), Answer(b"data: b\n\n")) as gateway:
+        watched = _Watched(gateway, _URI, other, format="envelope")
+        assert watched.take(2) == [("v.x", "a"), ("v.x", "b")]
+    expected = "/events?uri=demo%3A%3ATopics%3A%3Aevents&uri=demo%3A%3AQueues%3A%3Aa%2Fb&format=envelope"
+    assert [request.path for request in gateway.seen] == [expected, expected]
+    assert gateway.seen[1].headers["last-event-id"] == "v.x"
 
 
 def test_without_a_position_none_is_sent() -> None:

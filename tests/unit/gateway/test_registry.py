@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from typing import Any
 
 import pytest
@@ -114,7 +115,24 @@ async def test_what_is_not_there_names_what_may_be_meant(
     assert str(caught.value) == text
 
 
-async def test_a_declared_destination_comes_with_its_settings(bench: Bench) -> None:
+async def test_among_thousands_only_the_likely_ones_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"site.{number}.status" for number in range(3000)]
+    monkeypatch.setitem(SERVICES, "large", {"mq_type": "Fake", "topics": {name: {} for name in names}})
+    compared: list[int] = []
+    closest = difflib.get_close_matches
+
+    def counting(word: str, possibilities: list[str], n: int) -> list[str]:
+        compared.append(len(possibilities))
+        found: list[str] = closest(word, possibilities, n=n)
+        return found
+
+    monkeypatch.setattr(difflib, "get_close_matches", counting)
+    with pytest.raises(UnknownDestination, match=r"did you mean 'site\.2718\.status'"):
+        Bench(monkeypatch).registry.resolve(MqUri.parse("large::Topics::site.2718.statsu"))
+    assert compared == [module.LIKELY]
+
+
+def test_a_declared_destination_comes_with_its_settings(bench: Bench) -> None:
     uri = MqUri.parse("mardirac::topic::status")
     destination = bench.registry.resolve(uri)
     assert destination.uri == uri

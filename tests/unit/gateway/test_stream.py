@@ -60,6 +60,40 @@ async def test_a_notice_comes_first_and_only_the_newest() -> None:
     assert reader.take() == Batch(b"", 0)
 
 
+async def test_what_a_stream_tells_of_itself_is_never_replaced() -> None:
+    reader = Plain()
+    task = asyncio.ensure_future(reader.ready())
+    await turns()
+    reader.tell(b"gap")
+    await turns()
+    assert task.done()
+    reader.push(b"down")
+    reader.push(b"up")
+    reader.tell(b"more")
+    reader.events.append(b"a")
+    assert reader.take() == Batch(b"upgapmorea", 1)
+    assert not reader.is_ready
+
+
+class Owning:
+    """Takes what readers have."""
+
+    def __init__(self) -> None:
+        self.woken_by: list[Reader] = []
+
+    def woken(self, reader: Reader) -> None:
+        self.woken_by.append(reader)
+
+
+def test_a_reader_wakes_its_owner() -> None:
+    reader, owner = Plain(), Owning()
+    reader.owner = owner
+    reader.wake()
+    reader.push(b"x")
+    reader.end("drain")
+    assert owner.woken_by == [reader] * 3
+
+
 async def test_the_first_end_counts_and_waits_for_the_queued() -> None:
     reader = Plain()
     reader.events += [b"a", b"b"]
