@@ -1,0 +1,87 @@
+"""What replicas ask and answer, as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.errors import InvalidJson, InvalidParameter
+from app.domain.lease import Settled, Settlement
+from app.domain.uri import MqUri
+from app.wire.peer import Answer, Question, answer_body, parse_answer, parse_question, question_body
+
+JOBS = MqUri.parse("mq::Queues::a/b ü")
+SETTLEMENTS = [
+    Settlement(verb="ack", mq_uri=JOBS),
+    Settlement(verb="nack", mq_uri=JOBS, requeue=False, delay=0.5),
+    Settlement(verb="renew", mq_uri=JOBS, seconds=30),
+]
+
+
+@pytest.mark.parametrize("settlement", SETTLEMENTS, ids=lambda one: one.verb)
+def test_a_question_is_read_as_it_was_asked(settlement: Settlement) -> None:
+    question = Question(to="host-1-ab", settlement=settlement, leases=["x.y", "z"])
+    assert parse_question(question_body(question)) == question
+
+
+def test_who_is_there() -> None:
+    assert parse_question(question_body(Question())) == Question()
+    assert parse_answer(answer_body(Answer("here")), 0) == Answer("here")
+
+
+def changed(**members: Any) -> bytes:
+    question = json.loads(question_body(Question(to="x", settlement=SETTLEMENTS[2], leases=["l"])))
+    return json.dumps({**question, **members}).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"[]", b"null", b"5", b'"x"', b'{"to":"x"}'),
+        *(changed(verb=verb) for verb in ("publish", None, [], {})),
+        *(changed(mq_uri=uri) for uri in ("no uri", None, 5, "a::Queues::*")),
+        *(changed(leases=leases) for leases in ("abc", None, [5], {"a": 1})),
+        *(changed(delay=delay) for delay in ("1", None, -1, True, 1e300, 10**400)),
+        *(changed(seconds=seconds) for seconds in ("1", -1, True, [])),
+    ],
+    ids=lambda body: body.decode()[:60],
+)
+def test_what_no_replica_asks(body: bytes) -> None:
+    with pytest.raises(InvalidParameter):
+        parse_question(body)
+
+
+def test_what_is_no_json() -> None:
+    with pytest.raises(InvalidJson):
+        parse_question(b"{")
+
+
+def test_an_answer_is_read_as_it_was_given() -> None:
+    answer = Answer("there", [Settled("done", 1764295200.25), Settled("expired"), Settled("unknown")])
+    assert parse_answer(answer_body(answer), 3) == answer
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *([], None, 5, "x", {}, {"instance": 5}, {"instance": ""}, {"instance": "x" * 1000}),
+        *({"instance": "x", "results": results} for results in ([], [["done", None]] * 2, 5, "x", {"a": 1})),
+        *({"instance": "x", "results": [one]} for one in (5, "done", [], ["done"], ["done", None, 1], [[], None])),
+        *({"instance": "x", "results": [["done", at]]} for at in ("soon", -1, 1e300, 10**400, True, [], {})),
+        *({"instance": "x", "results": [[word, None]]} for word in ("elsewhere", "fine", None, 1, {})),
+    ],
+    ids=lambda value: json.dumps(value)[:60],
+)
+def test_what_is_no_answer(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_answer(json.dumps(value).encode(), 1)
+
+
+@given(st.binary(max_size=100), st.integers(0, 3))
+def test_nonsense_is_no_answer(body: bytes, count: int) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_answer(body, count)
