@@ -69,6 +69,8 @@ class Peer:
     instance: str = ""
     #: What became of the last question.
     last: Outcome = Outcome.ANSWERED
+    #: Time of the loop until which it is not asked who it is.
+    rests_until: float = 0.0
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_AT_ONCE))
 
 
@@ -125,12 +127,12 @@ class PeerChannel:
         try:
             if response.status_code != 200:
                 raise PeerFailed(Outcome.REFUSED if response.status_code >= 400 else Outcome.NONSENSE)
-            body = bytearray()
-            async for piece in response.aiter_raw():
-                body += piece
-                if len(body) > MAX_ANSWER:
-                    raise PeerFailed(Outcome.NONSENSE)
-            return response.headers.get(peer_seal.HEADER, ""), bytes(body)
+            # Of known length, as ours are: the bounds then hold also for one that comes in countless small chunks.
+            length = response.headers.get("content-length", "")
+            if len(length) > 7 or not length.isdecimal() or int(length) > MAX_ANSWER:
+                raise PeerFailed(Outcome.NONSENSE)
+            body = b"".join([piece async for piece in response.aiter_raw()])
+            return response.headers.get(peer_seal.HEADER, ""), body
         finally:
             await response.aclose()
 

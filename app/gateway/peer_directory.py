@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from app.connectors.stomp.addresses import Address, Resolver
-from app.gateway.peer_channel import Peer, PeerFailed
+from app.gateway.peer_channel import Outcome, Peer, PeerFailed
 from app.wire.peer import Answer, Question
 
 logger = logging.getLogger("mq_gateway.peers")
@@ -20,6 +20,8 @@ logger = logging.getLogger("mq_gateway.peers")
 LOOKUP_SECONDS = 2.0
 #: Seconds from the end of a round to the next: leases of replicas that are gone are no reason to ask all the time.
 PAUSE_SECONDS = 1.0
+#: Seconds in which who stalled or is no replica is not asked again who it is: it could keep us busy with nothing.
+REST_SECONDS = 10.0
 #: Addresses (count) that are asked.
 MAX_ADDRESSES = 64
 
@@ -103,7 +105,9 @@ class PeerDirectory:
             key = (address.ip, address.port)
             if key not in asked and len(asked) < MAX_ADDRESSES:
                 asked.add(key)
-                peers.append(self._peers.setdefault(key, Peer(address)))
+                one = self._peers.setdefault(key, Peer(address))
+                if one.rests_until <= asyncio.get_running_loop().time():
+                    peers.append(one)
         if len(asked) == MAX_ADDRESSES:
             logger.warning("there are %d addresses of peers; no more are asked", MAX_ADDRESSES)
         await asyncio.gather(*(self._who(one) for one in peers))
@@ -123,7 +127,9 @@ class PeerDirectory:
     async def _who(self, one: Peer) -> None:
         try:
             answer = await self._ask(one, Question())
-        except PeerFailed:
+        except PeerFailed as failed:
+            if failed.outcome in (Outcome.LATE, Outcome.NONSENSE):
+                one.rests_until = asyncio.get_running_loop().time() + REST_SECONDS
             self.learn(one, "")
         else:
             self.learn(one, answer.instance)

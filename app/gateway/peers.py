@@ -57,9 +57,10 @@ class Peers:
             try:
                 answer = await self._channel.ask(one, question, request_id)
             except PeerFailed as failed:
+                if failed.outcome is not Outcome.REFUSED:
+                    self._forget(one, question.to)
                 if failed.outcome is not Outcome.UNREACHABLE:
                     return None
-                self._forget(one, question.to)
                 continue
             if answer.instance == question.to:
                 return answer.settled

@@ -1,4 +1,4 @@
-"""Replicas of the gateway in the test's own loop, each with queues in memory, and strangers at the addresses of peers."""
+"""Replicas of the gateway in the test's own loop, each with queues in memory, and strangers where a peer should be."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ class Stranger:
         self.connections += 1
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            lines = head.lower().split(b"\r\n")
+            length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
             visit = Visit(head, await reader.readexactly(length), reader, writer)
             self.visits.append(visit)
             await self.handle(visit)

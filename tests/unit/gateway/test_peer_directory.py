@@ -145,6 +145,28 @@ async def test_who_is_not_listed_and_does_not_answer_is_forgotten(net: Net) -> N
     assert sorted(net.asked) == ["10.0.0.2", "10.0.0.9"]
 
 
+async def test_who_stalls_or_is_a_stranger_rests(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.3)
+    outcomes = {"10.0.0.1": Outcome.NONSENSE, "10.0.0.2": Outcome.REFUSED}
+    ask = net.ask
+
+    async def fails(one: Peer, question: Question) -> Answer:
+        if (outcome := outcomes.get(one.address.ip)) is None:
+            return await ask(one, question)
+        net.asked.append(one.address.ip)
+        raise PeerFailed(outcome)
+
+    net.directory._ask = fails
+    for _ in range(3):
+        assert await net.find("x") is None
+    assert (net.asked.count("10.0.0.1"), net.asked.count("10.0.0.2")) == (1, 3)
+    outcomes.clear()
+    net.there["10.0.0.1"] = "x"
+    assert await net.find("x") is None
+    await asyncio.sleep(0.3)
+    assert await net.find("x") == "10.0.0.1"
+
+
 async def test_there_is_an_end_to_addresses(net: Net, caplog: pytest.LogCaptureFixture) -> None:
     net.names = {"a": [f"10.1.{number}.1" for number in range(200)], "b": ["10.0.0.2"]}
     assert await net.find("nobody") is None

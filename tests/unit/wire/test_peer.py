@@ -38,16 +38,18 @@ def changed(**members: Any) -> bytes:
     return json.dumps({**question, **members}).encode()
 
 
+UNASKED: list[dict[str, Any]] = [
+    *({"verb": verb} for verb in ("publish", None, [], {})),
+    *({"mq_uri": uri} for uri in ("no uri", None, 5, "a::Queues::*")),
+    *({"leases": leases} for leases in ("abc", None, [5], {"a": 1})),
+    *({"delay": delay} for delay in ("1", None, -1, True, 1e300, 10**400)),
+    *({"seconds": seconds} for seconds in ("1", -1, True, [])),
+]
+
+
 @pytest.mark.parametrize(
     "body",
-    [
-        *(b"[]", b"null", b"5", b'"x"', b'{"to":"x"}'),
-        *(changed(verb=verb) for verb in ("publish", None, [], {})),
-        *(changed(mq_uri=uri) for uri in ("no uri", None, 5, "a::Queues::*")),
-        *(changed(leases=leases) for leases in ("abc", None, [5], {"a": 1})),
-        *(changed(delay=delay) for delay in ("1", None, -1, True, 1e300, 10**400)),
-        *(changed(seconds=seconds) for seconds in ("1", -1, True, [])),
-    ],
+    [b"[]", b"null", b"5", b'"x"', b'{"to":"x"}', *(changed(**members) for members in UNASKED)],
     ids=lambda body: body.decode()[:60],
 )
 def test_what_no_replica_asks(body: bytes) -> None:
@@ -65,17 +67,19 @@ def test_an_answer_is_read_as_it_was_given() -> None:
     assert parse_answer(answer_body(answer), 3) == answer
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        *([], None, 5, "x", {}, {"instance": 5}, {"instance": ""}, {"instance": "x" * 1000}),
-        *({"instance": "x", "results": results} for results in ([], [["done", None]] * 2, 5, "x", {"a": 1})),
-        *({"instance": "x", "results": [one]} for one in (5, "done", [], ["done"], ["done", None, 1], [[], None])),
-        *({"instance": "x", "results": [["done", at]]} for at in ("soon", -1, 1e300, 10**400, True, [], {})),
-        *({"instance": "x", "results": [[word, None]]} for word in ("elsewhere", "fine", None, 1, {})),
-    ],
-    ids=lambda value: json.dumps(value)[:60],
-)
+RESULTS: list[Any] = [
+    *([], [["done", None]] * 2, 5, "x", {"a": 1}),
+    *([one] for one in (5, "done", [], ["done"], ["done", None, 1], [[], None])),
+    *([["done", at]] for at in ("soon", -1, 1e300, 10**400, True, [], {})),
+    *([[word, None]] for word in ("elsewhere", "fine", None, 1, {})),
+]
+NO_ANSWERS: list[Any] = [
+    *([], None, 5, "x", {}, {"instance": 5}, {"instance": ""}, {"instance": "x" * 1000}),
+    *({"instance": "x", "results": results} for results in RESULTS),
+]
+
+
+@pytest.mark.parametrize("value", NO_ANSWERS, ids=lambda value: json.dumps(value)[:60])
 def test_what_is_no_answer(value: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_answer(json.dumps(value).encode(), 1)
