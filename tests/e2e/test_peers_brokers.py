@@ -42,9 +42,7 @@ async def test_acks_and_nacks_at_another_replica_reach_the_broker(
         while len(again) < 3:
             answer = await ask(one.port, "POST", f"{path}/receive?wait=20&max=3")
             assert answer.status == 200, answer.body
-            messages = answer.json["messages"]
-            assert all(message["redelivered"] for message in messages)
-            again += [message["lease"] for message in messages]
+            again += [message["lease"] for message in answer.json["messages"]]
         assert results(await say(one, path, "ack", *again)) == ["done"] * 3
 
         async def empty() -> bool:

@@ -38,12 +38,16 @@ def changed(**members: Any) -> bytes:
     return json.dumps({**question, **members}).encode()
 
 
-UNASKED: list[dict[str, Any]] = [
-    *({"verb": verb} for verb in ("publish", None, [], {})),
-    *({"mq_uri": uri} for uri in ("no uri", None, 5, "a::Queues::*")),
-    *({"leases": leases} for leases in ("abc", None, [5], {"a": 1})),
-    *({"delay": delay} for delay in ("1", None, -1, True, 1e300, 10**400)),
-    *({"seconds": seconds} for seconds in ("1", -1, True, [])),
+def each(name: str, *values: Any) -> list[dict[str, Any]]:
+    return [{name: value} for value in values]
+
+
+UNASKED = [
+    *each("verb", "publish", None, [], {}),
+    *each("mq_uri", "no uri", None, 5, "a::Queues::*"),
+    *each("leases", "abc", None, [5], {"a": 1}),
+    *each("delay", "1", None, -1, True, 1e300, 10**400),
+    *each("seconds", "1", -1, True, []),
 ]
 
 
@@ -67,16 +71,12 @@ def test_an_answer_is_read_as_it_was_given() -> None:
     assert parse_answer(answer_body(answer), 3) == answer
 
 
-RESULTS: list[Any] = [
-    *([], [["done", None]] * 2, 5, "x", {"a": 1}),
-    *([one] for one in (5, "done", [], ["done"], ["done", None, 1], [[], None])),
-    *([["done", at]] for at in ("soon", -1, 1e300, 10**400, True, [], {})),
-    *([[word, None]] for word in ("elsewhere", "fine", None, 1, {})),
-]
-NO_ANSWERS: list[Any] = [
-    *([], None, 5, "x", {}, {"instance": 5}, {"instance": ""}, {"instance": "x" * 1000}),
-    *({"instance": "x", "results": results} for results in RESULTS),
-]
+SETTLED: list[Any] = [5, "done", [], ["done"], ["done", None, 1], [[], None]]
+SETTLED += [["done", at] for at in ("soon", -1, 1e300, 10**400, True, [], {})]
+SETTLED += [[word, None] for word in ("elsewhere", "fine", None, 1, {})]
+NO_ANSWERS: list[Any] = [[], None, 5, "x", {}, {"instance": 5}, {"instance": ""}, {"instance": "x" * 1000}]
+NO_ANSWERS += [{"instance": "x", "results": results} for results in ([], [["done", None]] * 2, 5, "x", {"a": 1})]
+NO_ANSWERS += [{"instance": "x", "results": [one]} for one in SETTLED]
 
 
 @pytest.mark.parametrize("value", NO_ANSWERS, ids=lambda value: json.dumps(value)[:60])
