@@ -11,6 +11,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -90,9 +91,10 @@ class PeerChannel:
 
     async def ask(self, one: Peer, question: Question, request_id: str = "") -> Answer:
         """The answer of whoever is there; raises PeerFailed, after ASK_SECONDS at the latest."""
-        seconds = WHO_SECONDS if question.settlement is None else ASK_SECONDS
+        # Who only asks who is there does so once in a round, and waits behind nobody.
+        seconds, place = (WHO_SECONDS, nullcontext()) if question.settlement is None else (ASK_SECONDS, one.slots)
         try:
-            async with asyncio.timeout(seconds), one.slots:
+            async with asyncio.timeout(seconds), place:
                 answer = await self._ask(one.address, question, request_id)
         except TimeoutError:
             self._count(one, Outcome.LATE)

@@ -72,8 +72,9 @@ def test_an_answer_is_read_as_it_was_given() -> None:
 
 
 SETTLED: list[Any] = [5, "done", [], ["done"], ["done", None, 1], [[], None]]
-SETTLED += [["done", at] for at in ("soon", -1, 1e300, 10**400, True, [], {})]
-SETTLED += [[word, None] for word in ("elsewhere", "fine", None, 1, {})]
+NO_TIMES: list[Any] = ["soon", -1, 1e300, 10**400, True, [], {}]
+NO_RESULTS: list[Any] = ["elsewhere", "fine", None, 1, {}]
+SETTLED += [["done", at] for at in NO_TIMES] + [[word, None] for word in NO_RESULTS]
 NO_ANSWERS: list[Any] = [[], None, 5, "x", {}, {"instance": 5}, {"instance": ""}, {"instance": "x" * 1000}]
 NO_ANSWERS += [{"instance": "x", "results": results} for results in ([], [["done", None]] * 2, 5, "x", {"a": 1})]
 NO_ANSWERS += [{"instance": "x", "results": [one]} for one in SETTLED]
