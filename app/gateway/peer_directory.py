@@ -10,14 +10,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from app.connectors.stomp.addresses import Address, Resolver
 from app.gateway.peer_channel import Outcome, Peer, PeerFailed
+from app.gateway.peer_names import PeerNames
 from app.wire.peer import Answer, Question
 
 logger = logging.getLogger("mq_gateway.peers")
 
-#: Seconds a name's lookup is waited for; then its addresses are those it had.
-LOOKUP_SECONDS = 2.0
 #: Seconds from the end of a round to the next: leases of replicas that are gone are no reason to ask all the time.
 PAUSE_SECONDS = 1.0
 #: Seconds in which who stalled or is no replica is not asked again who it is: it could keep us busy with nothing.
@@ -38,9 +36,7 @@ class PeerDirectory:
     def __init__(self, hosts: Hosts, ask: Ask) -> None:
         self._hosts = tuple(hosts)
         self._ask = ask
-        self._resolver = Resolver()
-        #: What the last lookup of each name gave.
-        self._addresses: dict[tuple[str, int], list[Address]] = {}
+        self._names = PeerNames()
         self._peers: dict[Key, Peer] = {}
         self._wanted: dict[str, asyncio.Future[Peer | None]] = {}
         #: Of these, the ones that were wanted before the present round asked anybody.
@@ -52,13 +48,14 @@ class PeerDirectory:
         """Other peers are configured: whatever was found is found anew."""
         if tuple(hosts) != self._hosts:
             self._hosts = tuple(hosts)
-            self._addresses, self._peers = {}, {}
+            self._names.forget()
+            self._peers = {}
 
     def close(self) -> None:
         """Nobody looks any more."""
         if self._round is not None:
             self._round.cancel()
-        self._resolver.close()
+        self._names.close()
 
     async def find(self, instance: str) -> Peer | None:
         """Where the instance is; None where no address that answers is its."""
@@ -101,7 +98,7 @@ class PeerDirectory:
     async def _look_at(self, name: str, port: int, asked: set[Key]) -> None:
         """Ask at every address of the name that was not asked yet; a name that hangs holds up no other."""
         peers = []
-        for address in await self._lookup(name, port):
+        for address in await self._names.addresses(name, port):
             key = (address.ip, address.port)
             if key not in asked and len(asked) < MAX_ADDRESSES:
                 asked.add(key)
@@ -133,12 +130,3 @@ class PeerDirectory:
             self.learn(one, "")
         else:
             self.learn(one, answer.instance)
-
-    async def _lookup(self, name: str, port: int) -> list[Address]:
-        """The addresses of the name; where it cannot be looked up now, those it had."""
-        try:
-            async with asyncio.timeout(LOOKUP_SECONDS):
-                self._addresses[name, port] = await self._resolver.lookup(name, port)
-        except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
-            logger.warning("peer %s: its name cannot be looked up: %s", name, str(error) or "no answer in time")
-        return self._addresses.get((name, port), [])
