@@ -83,8 +83,7 @@ class PeerDirectory:
 
     async def _look(self) -> None:
         """Who is known is asked first; who is not listed any more may be draining, and stays as long as it answers."""
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(self._not_before - loop.time())
+        await asyncio.sleep(self._not_before - asyncio.get_running_loop().time())
         self._sought = frozenset(self._wanted)
         asked = {key for key, one in self._peers.items() if one.instance}
         async with asyncio.TaskGroup() as group:
@@ -93,7 +92,6 @@ class PeerDirectory:
             for name, port in self._hosts:
                 group.create_task(self._look_at(name, port, asked))
         self._peers = {key: one for key, one in self._peers.items() if key in asked}
-        self._not_before = loop.time() + PAUSE_SECONDS
 
     async def _look_at(self, name: str, port: int, asked: set[Key]) -> None:
         """Ask at every address of the name that was not asked yet; a name that hangs holds up no other."""
@@ -112,6 +110,7 @@ class PeerDirectory:
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Who was sought and is still wanted was not found; who was wanted later has a round to come."""
         self._round = None
+        self._not_before = asyncio.get_running_loop().time() + PAUSE_SECONDS
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("looking for peers failed", exc_info=error)
         for instance in [*self._wanted] if task.cancelled() else self._sought & self._wanted.keys():
