@@ -15,7 +15,7 @@ import pytest
 from app.connectors.stomp.addresses import Address
 from app.domain.lease import Settled, Settlement
 from app.domain.uri import MqUri
-from app.gateway import peer_channel
+from app.gateway import peer_channel, peers
 from app.gateway.peer_channel import MAX_ANSWER, PATH, Peer
 from app.gateway.peers import Peers
 from app.wire import peer, peer_seal
@@ -397,6 +397,41 @@ async def test_a_peer_that_stalls_has_few_requests_and_takes_no_place_of_others(
         assert [results(await each) for each in waiting] == [["elsewhere"]] * 60
         await until(lambda: bad.connections == 0)
         assert here.gateway.budget.reserved == 0
+
+
+async def test_an_owner_that_hangs_up_is_asked_once_more_and_no_third_time(
+    pair: Sequence[Served], tmp_path: Path
+) -> None:
+    async def only_who(visit: Visit) -> None:
+        if b"verb" not in visit.body:
+            await visit.answer(sealed(visit, done(visit)))
+
+    here, there = pair
+    async with stranger(only_who) as bad:
+        await tell(here, secret_file(tmp_path), f"127.0.0.1:{bad.port}", f"127.0.0.1:{there.port}")
+        (theirs,) = await take(there)
+        assert results(await say(here, "ack", theirs, GHOST)) == ["done", "elsewhere"]
+        assert len([visit for visit in bad.visits if b"verb" in visit.body]) == 2
+
+
+async def test_everything_together_has_an_end(pair: Sequence[Served], monkeypatch: pytest.MonkeyPatch) -> None:
+    here, _there = pair
+    monkeypatch.setattr(peers, "FORWARD_SECONDS", 0.1)
+    async with stranger(stalls) as bad:
+        believe(here, "ghost-1-aa", bad.port)
+        assert results(await say(here, "ack", GHOST)) == ["elsewhere"]
+        await until(lambda: bad.connections == 0)
+
+
+async def test_an_address_that_takes_no_connection_in_time_is_late(
+    pair: Sequence[Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _there = pair
+    monkeypatch.setattr(peer_channel, "_TIMEOUT", {"connect": 0.05, "read": 0.05, "write": 0.05, "pool": 0.05})
+    async with stranger(stalls) as bad:
+        believe(here, "ghost-1-aa", bad.port)
+        assert results(await say(here, "ack", GHOST)) == ["elsewhere"]
+        assert asked(here, "late") == 1
 
 
 async def test_what_a_worker_said_before_it_left_is_still_told(pair: Sequence[Served]) -> None:
