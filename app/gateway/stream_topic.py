@@ -13,7 +13,7 @@ from app.gateway.replays import Replays
 from app.gateway.stream import Counts, StreamRequest
 from app.gateway.stream_reader import StreamReader
 from app.gateway.stream_ring import StreamRing
-from app.gateway.topic import Topic
+from app.gateway.topic import CLOSE_DEADLINE, Topic
 from app.gateway.topic_reader import TopicReader
 
 #: Messages the broker may have on the way to the live ring; they are acknowledged as they come.
@@ -88,7 +88,14 @@ class StreamTopic(Topic):
         for delivery in self._early:
             self._ack(delivery)
         self._early.clear()
-        await self._latest()
+        try:
+            await self._latest()
+        except asyncio.CancelledError:  # the next one is to know where the stream stands too
+            upstream, self._upstream = self._upstream, None
+            if upstream is not None:
+                self._closing = asyncio.get_running_loop().create_task(upstream.close(CLOSE_DEADLINE))
+            self._begin_anew()
+            raise
 
     async def _latest(self) -> None:
         """The latest messages tell where the stream stands, and they are past for whoever begins now."""

@@ -127,9 +127,14 @@ class Topic:
         self._untold_loss = False
         self._gone.clear()
         upstream = await self._ask(timeout)
-        if self._cancelled is not None:  # taken and ended within one turn of the loop
+        if self._is_cancelled:  # taken and ended within one turn of the loop
+            await upstream.close(CLOSE_DEADLINE)
             raise BrokerRejected(f"the broker ended the subscription: {self._cancelled}")
         self._upstream = upstream
+
+    @property
+    def _is_cancelled(self) -> bool:
+        return self._cancelled is not None
 
     async def _ask(self, timeout: float) -> Subscription:
         return await self._connector.subscribe(

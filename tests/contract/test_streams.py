@@ -9,6 +9,7 @@ import pytest
 from app.connectors.base import Destination, Subscription
 from app.domain.errors import NotSupportedByBroker
 from app.domain.stream import FIRST, LAST, NEXT, StreamStart, after
+from tests.brokers.rabbitmq import RabbitMQ
 from tests.contract.conftest import WAIT, Recorder, Site
 from tests.contract.test_connectors import publication, publish
 
@@ -156,4 +157,24 @@ async def test_what_is_unacked_at_the_end_hurts_nobody(site: Site, stream: Desti
         await recorder.next()
         await subscription.close(WAIT)
     await publish(site, stream, b"5")
+    assert site.connector.status.epoch == before
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.parametrize("site", ["rabbitmq", "rabbitmq split"], indirect=True)
+async def test_a_stream_that_somebody_deleted_is_made_anew(site: Site, stream: Destination, rabbitmq: RabbitMQ) -> None:
+    before: Any = site.connector.status.epoch
+    recorder, _ = await read(site, stream, LAST)
+    await recorder.next()
+    await rabbitmq.ctl("delete_queue", f"{stream.uri.name}-stream")
+    assert "canceled" in await recorder.word()
+    await publish(site, stream, b"anew")
+    recorder, subscription = await read(site, stream, FIRST)
+    assert await take(recorder, subscription, 1) == [(0, b"anew")]
+    await subscription.close(WAIT)
+    await rabbitmq.ctl("delete_queue", f"{stream.uri.name}-stream")
+    recorder, subscription = await read(site, stream, FIRST)
+    await publish(site, stream, b"again")
+    assert await take(recorder, subscription, 1) == [(0, b"again")]
+    await subscription.close(WAIT)
     assert site.connector.status.epoch == before

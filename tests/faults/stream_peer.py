@@ -42,6 +42,7 @@ class StreamPeer(ScriptedPeer):
         #: False: readers get nothing for now.
         self.delivering = True
         self.readers: dict[tuple[int, str], _Reader] = {}
+        self._declared: set[tuple[int, str]] = set()
         self._living: set[tuple[int, str]] = set()
         self._tags: dict[int, int] = {}
         self._owners: dict[tuple[int, int], _Reader | None] = {}
@@ -78,6 +79,11 @@ class StreamPeer(ScriptedPeer):
         """The stream, with all that is in it."""
         self.log = StreamLog()
         self.made = self.bound = False
+        for reader in self.reading:
+            text = "The server has canceled a subscription."
+            headers = {"message": "Server cancelled subscription", "subscription": reader.subscription}
+            reader.connection._writer.write(Frame("ERROR", headers, text.encode()).encode())
+        self.readers.clear()
 
     def unanswered(self) -> int:
         """Messages that nobody has acknowledged, of ended subscriptions too."""
@@ -100,9 +106,9 @@ class StreamPeer(ScriptedPeer):
 
     def _subscribe(self, connection: Connection, frame: Frame) -> None:
         self._living.add((connection.number, frame["id"]))
-        self.made = self.made or frame.headers.get("x-queue-type") == "stream"
         if "x-stream-offset" not in frame.headers:
             return
+        self._declare(connection, frame)
         if not self.made:
             self._refuse(connection, "NOT_FOUND - no queue 'alerts-stream' in vhost '/'")
             return
@@ -119,6 +125,14 @@ class StreamPeer(ScriptedPeer):
         reader = _Reader(connection, frame["id"], at, int(frame["prefetch-count"]))
         self.readers[connection.number, frame["id"]] = reader
         self.pump_soon()
+
+    def _declare(self, connection: Connection, frame: Frame) -> None:
+        """Under `/queue/` once for each connection, whatever became of it since; under a Topic always."""
+        queue = (connection.number, frame["destination"])
+        if frame.headers.get("x-queue-type") == "stream" and queue not in self._declared:
+            self.made = True
+            if frame["destination"].startswith("/queue/"):
+                self._declared.add(queue)
 
     def _send(self, frame: Frame) -> None:
         if self.bound:

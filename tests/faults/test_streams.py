@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from app.config.settings import TopicSettings
 from app.connectors.base import Destination, Subscription
 from app.connectors.stomp import declarations
-from app.domain.errors import BrokerUnavailable, DestinationQuarantined, NotSupportedByBroker
+from app.domain.errors import BrokerUnavailable, DestinationQuarantined, NotSupportedByBroker, Unavailable
 from app.domain.link import LinkState
 from app.domain.stream import FIRST, LAST, StreamStart, after
 from tests.contract.conftest import WAIT, Recorder
@@ -157,6 +158,71 @@ async def test_a_stream_that_somebody_deleted_is_made_anew(subject: Connect) -> 
         await it.put(to=alerts())
         assert await offsets(recorder, subscription, 1) == [(0, None)]
         assert peer.vanished == 0
+        assert it.connector.status.epoch == 1, "others share this connection"
+
+
+async def test_a_stream_deleted_under_its_readers_is_there_for_the_next_publish(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer, subject(peer.address, **DECLARED) as it:
+        recorder, _ = await read(it, FIRST)
+        peer.delete()
+        assert "canceled" in await recorder.word()
+        await it.put(to=alerts())
+        assert (peer.vanished, peer.log.messages) == (0, {0: b"hello"})
+        assert it.connector.status.epoch == 1
+
+
+async def test_a_stream_deleted_while_its_readers_are_cut_off_is_there_for_the_next_publish(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer, subject(peer.address, **DECLARED) as it:
+        recorder, _ = await read(it, FIRST)
+        (reader,) = peer.reading
+        reader.connection.close()
+        assert await recorder.word() == "lost"
+        peer.readers.clear()
+        peer.delete()
+        assert "NOT_FOUND" in await recorder.word()
+        await it.put(to=alerts())
+        assert (peer.vanished, peer.log.messages) == (0, {0: b"hello"})
+
+
+async def test_another_name_in_the_configuration_is_another_stream(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer, subject(peer.address, **DECLARED) as it:
+        await it.put(to=alerts())
+        renamed = {"alerts": TopicSettings(replay="stream", stream="renamed")}
+        assert it.connector.reconfigure(it.settings.model_copy(update={"topics": renamed}))
+        await it.put(to=topic("alerts", **renamed["alerts"].model_dump(exclude_unset=True)))
+        bound = [frame["x-queue-name"] for _, frame in peer.received if "x-queue-name" in frame.headers]
+        assert bound == ["alerts-stream", "renamed"]
+
+
+async def test_readers_need_the_other_connection_only_once(subject: Connect) -> None:
+    """It may be the one that RabbitMQ does not read from."""
+    async with StreamPeer.serve() as peer, subject(peer.address, connections="split", **DECLARED) as it:
+        await it.put(to=alerts())
+        await read(it, LAST)
+        peer.script.connected = {}
+        next(connection for connection, frame in peer.received if frame.command == "SEND").close()
+        await it.until(lambda: it.connector.status.state is LinkState.DOWN)
+        recorder, subscription = await read(it, FIRST)
+        assert await offsets(recorder, subscription, 1) == [(0, None)]
+
+
+async def test_who_still_waits_at_the_end_opens_no_connection(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer:
+        peer.script.receipts = False
+        async with subject(peer.address, **DECLARED) as it:
+            connection, asked = await peer.frame_from("SUBSCRIBE")
+            reading = asyncio.ensure_future(read(it, FIRST))
+            putting = it.putting(to=topic("other"))
+            await peer.frame("SEND")
+            closing = asyncio.ensure_future(it.connector.close(WAIT))
+            await asyncio.sleep(0)
+            peer.script.receipts = True
+            await connection.release(asked["receipt"])
+            with pytest.raises(Unavailable):
+                await reading
+            await connection.release()
+            await asyncio.gather(putting, closing)
+            assert len(peer.connections) == 1
 
 
 async def test_a_declaration_without_an_answer_is_tried_again(

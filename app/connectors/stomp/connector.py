@@ -12,7 +12,7 @@ from app.config.settings import ServiceSettings
 from app.connectors.base import ConnectorContext, Destination, Listener, MQConnector, Subscription
 from app.connectors.replies import Replies
 from app.connectors.stomp.consumers import Consumers
-from app.connectors.stomp.declarations import Declarations
+from app.connectors.stomp.declarations import Declarations, paths
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link, Residents
 from app.connectors.stomp.publisher import Publisher
@@ -125,7 +125,8 @@ class StompMQConnector(MQConnector):
 
     def quarantined(self, destination: Destination) -> bool:
         with contextlib.suppress(InvalidName):
-            return self._quarantine.holds(self._dialect.path(destination))
+            names = paths if destination.settings.is_stream else _path
+            return any(map(self._quarantine.holds, names(self._dialect, destination)))
         return False
 
     # The life of the links.
@@ -134,9 +135,9 @@ class StompMQConnector(MQConnector):
         self._dialect = session.dialect
         self._learn(session)
         session.on_ended = self._subscription_ended
-        self._quarantine.up(link, session)
         if link == self._stream_link.name:
             return self._reading.restore(session)
+        self._quarantine.up(link, session)
         if link == self._links[0].name:
             self._streams.up(session)
             self._consumers.chore(self._streams.declare())
@@ -178,10 +179,11 @@ class StompMQConnector(MQConnector):
                     yield dialect.path(Destination(uri, settings)), uri
 
     def _lost(self, link: str, session: Session) -> None:
-        self._quarantine.lost(link, session)
         if link == self._stream_link.name:
             self._reading.consumers.lost()
-        elif link == self._links[-1].name:
+            return
+        self._quarantine.lost(link, session)
+        if link == self._links[-1].name:
             self._consumers.lost()
 
     def _changed(self, _previous: LinkState, _state: LinkState) -> None:
@@ -221,8 +223,9 @@ class StompMQConnector(MQConnector):
         running, self._running = self._running, []
         if not running:
             return
-        links = self._all_links if self._reading.running else self._links
-        running += self._reading.running
+        reading = self._reading.close()
+        links = self._all_links if reading else self._links
+        running += reading
         sessions = [link.current for link in links]
         for link in links:
             link.drain()
@@ -238,6 +241,10 @@ class StompMQConnector(MQConnector):
             task.cancel()
         for link in links:
             link.finish()
+
+
+def _path(dialect: Dialect, destination: Destination) -> tuple[str]:
+    return (dialect.path(destination),)
 
 
 async def _nothing() -> None:

@@ -13,7 +13,7 @@ from app.connectors.stomp.declarations import Declarations
 from app.connectors.stomp.link import Link
 from app.connectors.stomp.quarantine import Quarantine
 from app.connectors.stomp.session import Session
-from app.domain.errors import BrokerRejected
+from app.domain.errors import BrokerRejected, Draining
 from app.domain.stream import StreamStart
 
 
@@ -27,6 +27,7 @@ class Reading:
         #: Empty as long as nobody reads.
         self.running: list[asyncio.Task[None]] = []
         self._link = link
+        self._is_closed = False
         self._streams = streams
 
     async def subscribe(
@@ -44,12 +45,20 @@ class Reading:
         self, destination: Destination, listener: Listener, prefetch: int, deadline: float, start: StreamStart
     ) -> Subscription:
         clock = asyncio.get_running_loop().time
-        await self._streams.session(destination, deadline - clock())
+        if not self._streams.is_known(destination):  # the other connection may be down, or not read from
+            await self._streams.session(destination, deadline - clock())
+        if self._is_closed:
+            raise Draining(f"{self._link.name} takes no new work", retry_after=1)
         if not self.running:
             self.running = [asyncio.create_task(self._link.run(), name=f"link {self._link.name}")]
         return await self.consumers.subscribe(
             destination, listener, acknowledge=True, prefetch=prefetch, timeout=deadline - clock(), start=start
         )
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """No new readers; what is to be ended."""
+        self._is_closed = True
+        return self.running
 
     def restore(self, session: Session) -> Coroutine[Any, Any, None]:
         """On a new connection: a broker that has lost its streams has them again, before a reader finds none."""

@@ -60,7 +60,7 @@ class Restorer:
             # RabbitMQ may send a RECEIPT all the same; what else was on the wire may be to blame as well.
             path = subscription.path(session.dialect)
             if careful and session.blame.unattributed > errors and session.blame.lone == path:
-                subscription.cancelled(f"the broker refused to subscribe again: {session.blame.last_error}")
+                subscription.blamed(f"the broker refused to subscribe again: {session.blame.last_error}")
 
 
 def _not_confirmed(subscription: StompSubscription, session: Session, *, careful: bool) -> None:

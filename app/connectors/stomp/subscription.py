@@ -24,6 +24,9 @@ from app.domain.link import LinkFailed, LinkFault
 
 #: Seconds for UNSUBSCRIBE and giving back. Then the connection is ended, which gives everything back.
 END_DEADLINE = 30.0
+#: So many times restoring it may end the connection; for a stream RabbitMQ 3.10.8 does that by accident.
+ENDS = 1
+STREAM_ENDS = 5
 #: Seconds within which a stream delivers again what it delivered last; then it is another one.
 SAME_WITHIN = 10.0
 
@@ -49,6 +52,7 @@ class StompSubscription(Subscription):
         self._prefetch = prefetch
         #: Of a stream: where it goes on. What it delivered is never given back, only acked.
         self._cursor = cursor
+        self._ends_left = ENDS if cursor is None else STREAM_ENDS
         self._on_end = on_end
         self._spawn = spawn
         #: Why the broker ended it, None while it has not.
@@ -116,6 +120,17 @@ class StompSubscription(Subscription):
         if session is not None and session.is_open:
             session.drop_route(self._id)
             session.unsubscribe(self._id).future.add_done_callback(_retrieve)
+        self._refused(session, detail)
+
+    def blamed(self, detail: str) -> None:
+        """Restoring it ended the connection again: not for ever."""
+        self._ends_left -= 1
+        if self._ends_left <= 0:
+            self.cancelled(detail)
+
+    def _refused(self, session: Session | None, detail: str) -> None:
+        if session is not None and self._cursor is not None:
+            session.on_ended(self.path(session.dialect))  # it may be gone
         self._on_cancelled(detail)
 
     def _on_cancelled(self, detail: str) -> None:
@@ -139,7 +154,9 @@ class StompSubscription(Subscription):
     def _on_stream_frame(self, frame: Frame, token: str, session: Session, place: Place | None) -> None:
         if place is None:
             self.cancelled("its messages have no offsets: it is no stream")
-        elif place.repeated:
+            return
+        self._ends_left = STREAM_ENDS
+        if place.repeated:
             self._unacked.remove(token)
             session.ack(token)
         else:
@@ -195,6 +212,8 @@ class StompSubscription(Subscription):
 
     def _reopen(self, session: Session) -> bool:
         # Only ending the subscription gives messages back here; all that is unacked comes again, marked redelivered.
+        if self._returns is not None and self._cursor is not None:
+            self._returns.ended(self._id, stream=True)
         session.unsubscribe(self._id).future.add_done_callback(_retrieve)
         session.drop_route(self._id)
         self._unacked.clear()
@@ -205,7 +224,7 @@ class StompSubscription(Subscription):
     def _reopened(self, future: asyncio.Future[None]) -> None:
         error = future.exception()
         if isinstance(error, GatewayError) and self._session is not None and self._session.is_open:
-            self._on_cancelled(str(error))
+            self._refused(self._session, str(error))
 
     async def close(self, timeout: float) -> None:
         if self._closing:
