@@ -14,13 +14,14 @@ Result = Literal["done", "expired", "unknown", "elsewhere"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """The same word for some leases of one destination.
+    """The same word for some leases of one destination, or of a named subscription of it.
 
     `requeue` and `delay` (seconds) are a nack's; `seconds` is a renew's, None for as long as the lease had.
     """
 
     verb: Verb
     mq_uri: MqUri
+    subscription: str | None = None
     requeue: bool = True
     delay: float = 0.0
     seconds: float | None = None

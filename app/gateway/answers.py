@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from app.config.settings import ServerSettings, Settings
 from app.domain.lease import ELSEWHERE, Settled, Settlement
-from app.domain.uri import MqUri
 from app.gateway.budget import Budget
 from app.gateway.peers import Peers
 from app.gateway.takings import Takings
@@ -51,18 +50,18 @@ class Answers:
         peers = self._peers
         if peers is None:
             return self._settle(settlement, leases)
-        theirs = self._theirs(settlement.mq_uri, leases)
+        theirs = self._theirs(settlement, leases)
         if not theirs:
             return self._settle(settlement, leases)
         size = sum(len(leases[at]) for places in theirs.values() for at in places)
         with self._budget.reserve(settlement.mq_uri.service, _COPIES * size):
             return await self._together(peers, settlement, leases, theirs, request_id)
 
-    def _theirs(self, uri: MqUri, leases: Sequence[str]) -> Mapping[str, list[int]]:
+    def _theirs(self, settlement: Settlement, leases: Sequence[str]) -> Mapping[str, list[int]]:
         """The places of the leases of each other replica."""
         found: defaultdict[str, list[int]] = defaultdict(list)
         for at, lease in enumerate(leases):
-            owner = self._takings.other_owner(uri, lease)
+            owner = self._takings.other_owner(settlement, lease)
             if owner is not None:
                 found[owner].append(at)
         return found

@@ -124,8 +124,8 @@ class Takings:
 
     # Answers to leases.
 
-    def other_owner(self, mq_uri: MqUri, token: str) -> str | None:
-        """Which replica granted it, if another one did: None where none did, or not for this destination.
+    def other_owner(self, settlement: Settlement, token: str) -> str | None:
+        """Which replica granted it, if another one did: None where none did, or not for what the settlement is of.
 
         Who may take from one destination may not answer for another. Of what says it is ours, `settle` makes sure.
         """
@@ -133,7 +133,7 @@ class Takings:
         if seen is None or seen.instance == self.instance:
             return None
         name = verify(token, self._key)
-        return name.instance if name is not None and name.mq_uri == mq_uri else None
+        return name.instance if name is not None and name.mq_uri == settlement.mq_uri else None
 
     def settle(self, settlement: Settlement, token: str) -> Settled:
         """What a worker says of a lease of this replica."""

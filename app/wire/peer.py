@@ -50,6 +50,7 @@ def question_body(question: Question) -> bytes:
             "to": question.to,
             "verb": settlement.verb,
             "mq_uri": str(settlement.mq_uri),
+            "subscription": settlement.subscription,
             "requeue": settlement.requeue,
             "delay": settlement.delay,
             "seconds": settlement.seconds,
@@ -76,11 +77,18 @@ def _question(value: Any) -> Question:  # noqa: ANN401 - JSON is any value
     settlement = Settlement(
         verb=verb,
         mq_uri=MqUri.parse(value["mq_uri"]),
+        subscription=_text(value["subscription"]),
         requeue=value["requeue"] is True,
         delay=_number(value["delay"]),
         seconds=None if seconds is None else _number(seconds),
     )
     return Question(to=str(value["to"]), settlement=settlement, leases=leases)
+
+
+def _text(value: Any) -> str | None:  # noqa: ANN401
+    if value is not None and not isinstance(value, str):
+        raise ValueError("not a text")
+    return value
 
 
 def answer_body(answer: Answer) -> bytes:

@@ -273,13 +273,14 @@ async def test_replicas_with_one_key_know_whose_a_lease_is(bench: Bench) -> None
     (lease,) = await bench.taken(b"1")
     uri, token = lease.mq_uri, there.token(lease)
     here.leases.grant(uri, lease.holder, lease.delivery, 60)
-    assert here.other_owner(uri, token) == "there"
-    assert there.other_owner(uri, token) is None
-    assert here.other_owner(queue("others").uri, token) is None
-    assert bench.takings.other_owner(uri, token) is None  # another key
+    ack = Settlement(verb="ack", mq_uri=uri)
+    assert here.other_owner(ack, token) == "there"
+    assert there.other_owner(ack, token) is None
+    assert here.other_owner(Settlement(verb="ack", mq_uri=queue("others").uri), token) is None
+    assert bench.takings.other_owner(ack, token) is None  # another key
     for text in (token[:-1], "x" + token, "nonsense", ""):
-        assert here.other_owner(uri, text) is None
-    assert here.settle(Settlement(verb="ack", mq_uri=uri), token) == UNKNOWN
+        assert here.other_owner(ack, text) is None
+    assert here.settle(ack, token) == UNKNOWN
     assert len(here.leases) == 1
     here.leases.close()
 

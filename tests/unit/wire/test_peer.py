@@ -18,7 +18,7 @@ JOBS = MqUri.parse("mq::Queues::a/b ü")
 SETTLEMENTS = [
     Settlement(verb="ack", mq_uri=JOBS),
     Settlement(verb="nack", mq_uri=JOBS, requeue=False, delay=0.5),
-    Settlement(verb="renew", mq_uri=JOBS, seconds=30),
+    Settlement(verb="renew", mq_uri=JOBS, subscription="archiver", seconds=30),
 ]
 
 
@@ -45,6 +45,7 @@ def each(name: str, *values: Any) -> list[dict[str, Any]]:
 UNASKED = [
     *each("verb", "publish", None, [], {}),
     *each("mq_uri", "no uri", None, 5, "a::Queues::*"),
+    *each("subscription", 5, [], True),
     *each("leases", "abc", None, [5], {"a": 1}),
     *each("delay", "1", None, -1, True, 1e300, 10**400),
     *each("seconds", "1", -1, True, []),
