@@ -204,7 +204,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="mq-gateway-cluster-"))
     ours = {}
-    for variable in ("MQ_PASSWORD_FILE", "ERLANG_COOKIE_FILE"):
+    for variable in ("MQ_PASSWORD_FILE", "ERLANG_COOKIE_FILE", "GATEWAY_SECRET_FILE"):
         file = folder / variable.lower()
         file.write_text(secrets.token_urlsafe(24), encoding="utf-8")
         file.chmod(0o444)

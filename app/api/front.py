@@ -23,6 +23,7 @@ from app.api.exchange import ClientGone, Exchange
 from app.api.guard import Guard
 from app.api.look import Look
 from app.api.paths import METHODS, Kind, Route
+from app.api.peer_leases import PeerLeases
 from app.api.publish import Publish
 from app.api.receive import Receiving
 from app.api.request_reply import RequestReply
@@ -62,6 +63,7 @@ class Front:
         self._publish = Publish(context)
         self._events = Events(context)
         self._look = Look(context)
+        self._peer_leases = PeerLeases(context)
         self._handlers: dict[Kind, Callable[[Exchange, MqUri], Awaitable[None]]] = {
             Kind.DESTINATION: self._look.destination,
             Kind.EVENTS: self._events,
@@ -101,8 +103,14 @@ class Front:
             access.log(exchange.access)
 
     async def _serve(self, exchange: Exchange) -> None:
-        """Host and origin before anything else: a page from elsewhere learns nothing, not even which paths are."""
+        """Host and origin before anything else: a page from elsewhere learns nothing, not even which paths are.
+
+        What replicas say to each other is under a seal, which says more than both.
+        """
         path = paths.without_root(exchange.access.path, self._root)
+        if self._peer_leases.serves(path):
+            await self._peer_leases(exchange)
+            return
         exchange.publish = exchange.method == "POST" and paths.is_publish(path)
         exchange.cors = self._guard.cors(exchange.headers)
         server = exchange.scope.get("server")

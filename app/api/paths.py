@@ -19,7 +19,7 @@ from app.domain.uri import DestinationType, MqUri, check_name
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 #: First parts of our paths: tells a path that still has the proxy's prefix from one that has not.
-TOP_LEVEL = frozenset({"", "mq", "events", "health", "metrics", "openapi.json", "docs"})
+TOP_LEVEL = frozenset({"", "mq", "events", "health", "metrics", "openapi.json", "docs", "peer"})
 
 
 class Kind(Enum):

@@ -16,9 +16,9 @@ from app.api.query import bad_parameter
 from app.api.receive_request import MIN_LEASE, check_queue
 from app.config.settings import LimitSettings
 from app.domain.errors import FieldError, InvalidParameter
+from app.domain.lease import Settled, Settlement
 from app.domain.message import rfc3339
 from app.domain.uri import MqUri
-from app.gateway.takings import Takings
 from app.wire.lease import MAX_CHARACTERS
 from app.wire.payload import parse_json
 
@@ -34,7 +34,7 @@ Values = Mapping[str, Any]
 
 
 class Settle(ABC):
-    """A handler: reads the leases, says the same of each, and answers in their order."""
+    """A handler: reads the leases, has the same said of each, wherever it is, and answers in their order."""
 
     #: What a body may have beside `leases`.
     members: ClassVar[tuple[str, ...]] = ()
@@ -51,7 +51,9 @@ class Settle(ABC):
         check_queue(uri, values)
         values.pop("subscription", None)
         asked = await self._asked(exchange, uri, values.get("lease"))
-        results = self._settle(uri, asked, gateway.takings, gateway.settings.limits)
+        settlement = self._settlement(uri, asked, gateway.settings.limits)
+        said = await gateway.answers.say(settlement, asked["leases"], exchange.access.request_id)
+        results = [_result(lease, settled) for lease, settled in zip(asked["leases"], said, strict=True)]
         status = 200 if all(result["result"] == "done" for result in results) else 207
         await exchange.answer(json_answer({"results": results}, status))
 
@@ -67,15 +69,15 @@ class Settle(ABC):
         return {"leases": [lease]}
 
     @abstractmethod
-    def _settle(self, uri: MqUri, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
-        """Say it of every lease; raises InvalidParameter before the first."""
+    def _settlement(self, uri: MqUri, asked: Values, limits: LimitSettings) -> Settlement:
+        """What is to be said of every lease; raises InvalidParameter."""
 
 
 class Ack(Settle):
     """The work is done."""
 
-    def _settle(self, uri: MqUri, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
-        return [{"lease": token, "result": takings.ack(uri, token)} for token in asked["leases"]]
+    def _settlement(self, uri: MqUri, asked: Values, limits: LimitSettings) -> Settlement:
+        return Settlement(verb="ack", mq_uri=uri)
 
 
 class Nack(Settle):
@@ -83,16 +85,13 @@ class Nack(Settle):
 
     members = ("requeue", "delay")
 
-    def _settle(self, uri: MqUri, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
+    def _settlement(self, uri: MqUri, asked: Values, limits: LimitSettings) -> Settlement:
         requeue = asked.get("requeue", True)
         if not isinstance(requeue, bool):
             raise _bad_member("requeue", "true or false")
         delay = _seconds(asked, "delay", low=0, high=limits.lease_max)
         delay = min(DEFAULT_DELAY, limits.lease_max) if delay is None else delay
-        return [
-            {"lease": token, "result": takings.nack(uri, token, requeue=requeue, delay=delay)}
-            for token in asked["leases"]
-        ]
+        return Settlement(verb="nack", mq_uri=uri, requeue=requeue, delay=delay)
 
 
 class Renew(Settle):
@@ -100,14 +99,15 @@ class Renew(Settle):
 
     members = ("lease",)
 
-    def _settle(self, uri: MqUri, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
-        seconds = _seconds(asked, "lease", low=MIN_LEASE, high=limits.lease_max)
-        results = []
-        for token in asked["leases"]:
-            result, expires_at = takings.renew(uri, token, seconds)
-            until = {} if expires_at is None else {"lease_expires_at": rfc3339(expires_at)}
-            results.append({"lease": token, "result": result, **until})
-        return results
+    def _settlement(self, uri: MqUri, asked: Values, limits: LimitSettings) -> Settlement:
+        return Settlement(
+            verb="renew", mq_uri=uri, seconds=_seconds(asked, "lease", low=MIN_LEASE, high=limits.lease_max)
+        )
+
+
+def _result(lease: str, settled: Settled) -> dict[str, str]:
+    until = {} if settled.expires_at is None else {"lease_expires_at": rfc3339(settled.expires_at)}
+    return {"lease": lease, "result": settled.result, **until}
 
 
 def _bad_member(name: str, rule: str) -> InvalidParameter:

@@ -7,8 +7,9 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from app.config.address import parse_address
 from app.config.section import PositiveSeconds, Seconds, Section, TextList, only
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[^\s/:?#\[\]@*]+)(?::[0-9]{1,5})?")
@@ -56,8 +57,10 @@ class ServerSettings(Section):
     trusted_proxies: TextList = Field(default_factory=list)
     """Addresses or networks of the reverse proxies whose X-Forwarded-* headers count."""
 
-    peers: Annotated[TextList, only([])] = Field(default_factory=list)
-    """Other replicas. Not supported in this version."""
+    peers: Annotated[TextList, Field(max_length=64)] = Field(default_factory=list)
+    """Where the replicas of this gateway are reached, each `name`, `name:port` or `[v6 address]:port`; where no port is
+    given it is `port`. All addresses of a name count, and this process may be among them. What a worker says of a lease
+    of another replica is told to it there. Needs `auth.secret_file`; taken over by a reload."""
 
     tls: ServerTlsSettings = Field(default_factory=ServerTlsSettings)
     """TLS of the gateway itself. Not supported in this version."""
@@ -103,6 +106,10 @@ class ServerSettings(Section):
         except ValueError:
             return False
 
+    def peer_addresses(self) -> list[tuple[str, int]]:
+        """The (name or address, port) pairs of `peers`; names are not resolved."""
+        return [parse_address(text, self.port) for text in self.peers]
+
     @field_validator("root_path")
     @classmethod
     def _rooted(cls, value: str) -> str:
@@ -121,6 +128,16 @@ class ServerSettings(Section):
     @classmethod
     def _hosts(cls, value: list[str]) -> list[str]:
         return [_matching(_HOST, text, "a host name has no scheme, port or wildcard") for text in value]
+
+    @field_validator("peers")
+    @classmethod
+    def _reachable(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        """Without the scheme that people write before such things; no other one is spoken between replicas."""
+        bare = [text.removeprefix("http://").removesuffix("/") for text in value]
+        for text in bare:
+            if not parse_address(text, info.data.get("port", 1))[1]:
+                raise ValueError(f"{text!r} has no port, and `port` is 0")
+        return bare
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.config.address import parse_address
 from app.config.destination import DestinationSettings, QueueSettings, TopicSettings
 from app.config.section import (
     EMPTY_ALLOWED,
@@ -37,9 +37,6 @@ from app.domain.uri import MqUri, check_name
 STOMP = "Stomp"
 MEMORY = "Memory"
 
-_ADDRESS = re.compile(
-    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[0-9A-Za-z._~-]+)?)\]|(?P<name>[^\s\[\]:/]+))(?::(?P<port>[0-9]{1,5}))?"
-)
 _BOOL = TypeAdapter(bool)
 #: The ways to give a password; one of them at most.
 PASSWORD_OPTIONS = ("password", "password_file", "password_env")
@@ -251,17 +248,6 @@ class ServiceSettings(Section):
             return QueueSettings() if queue is None and self.allow_undeclared else queue
         topic = self.topics.get(uri.name)
         return TopicSettings() if topic is None and self.allow_undeclared else topic
-
-
-def parse_address(text: str, default_port: int) -> tuple[str, int]:
-    """Parse `name`, `name:port`, `[v6]` or `[v6]:port`; raises ValueError for anything else."""
-    match = _ADDRESS.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not `name`, `name:port` or `[v6 address]:port`")
-    port = int(match["port"]) if match["port"] else default_port
-    if match["port"] and not 0 < port < 65_536:
-        raise ValueError(f"{text!r}: a port is 1 to 65535")
-    return match["v6"] or match["name"], port
 
 
 def _password(option: str, where: str, environ: Mapping[str, str]) -> str:

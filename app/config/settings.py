@@ -6,9 +6,9 @@ Sources and their order are in `app.config.loader`; docs/reference/configuration
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.config.auth import AuthSettings
@@ -71,3 +71,11 @@ class Settings(Section):
     @classmethod
     def _none_yet(cls, value: object) -> object:
         return {} if value is None else value
+
+    @model_validator(mode="after")
+    def _replicas_share_a_secret(self) -> Self:
+        if self.server.peers and self.auth.secret_file is None:
+            raise PydanticCustomError(
+                "peers", "server.peers needs auth.secret_file: replicas sign what they say to each other"
+            )
+        return self

@@ -8,9 +8,6 @@ async with Gateway.from_files("dirac.cfg") as gateway:
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -24,14 +21,15 @@ from app.config.loader import load_settings
 from app.config.settings import Settings
 from app.connectors.base import Destination
 from app.domain.errors import Draining
-from app.domain.link import LinkState
 from app.domain.message import Message, Publication, Published
 from app.domain.uri import DestinationType, MqUri
 from app.gateway.admission import Admission
+from app.gateway.answers import Answers
 from app.gateway.budget import Budget
 from app.gateway.closing import CUT_OFF_SECONDS, Farewells, close_together
 from app.gateway.counters import Counters, declared
 from app.gateway.idempotency import Once
+from app.gateway.instance import new_instance
 from app.gateway.leases import Lease
 from app.gateway.messengers import Consumer, Producer
 from app.gateway.outbox import Outbox
@@ -42,6 +40,7 @@ from app.gateway.streams import Streams
 from app.gateway.takings import Takings
 from app.gateway.views import DestinationView, ServiceView, destination_view, service_view
 from app.telemetry.metrics import Metrics
+from app.wire.keys import derived
 
 #: Seconds for everything when the gateway closes; a server waits 10.
 CLOSE_SECONDS = 8.0
@@ -61,18 +60,20 @@ class Gateway:
         self.settings = settings
         self.metrics = metrics or Metrics()
         self.draining = False
-        self.instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.instance = new_instance()
         self.started_at = time.time()
-        self._counters = Counters(settings.services)
-        linger = settings.limits.receive_linger
-        self.takings = Takings(self.instance, self.metrics, self._counters.used, self._on_grew, linger=linger)
-        self._streams = Streams(self.metrics, self._counters.used, self._on_grew, self.takings)
-        self._registry = Registry(settings, self.metrics, self._on_state)
-        self.admission = Admission(self._registry, settings.limits)
         self.budget = Budget(settings.limits.memory, self._buffered, self._give_way)
-        self.outbox = Outbox(settings.limits.memory // OUTBOX_PART, self._on_grew)
-        self._requests = Requests(self.budget, self._counters, self._on_grew)
-        self.once = Once(self.publish, settings.limits, self._on_grew)
+        grew = self.budget.grew
+        self._counters = Counters(settings.services)
+        key, linger = derived(settings.auth.secret, "leases"), settings.limits.receive_linger
+        self.takings = Takings(self.instance, self.metrics, self._counters.used, grew, linger=linger, key=key)
+        self.answers = Answers(self.takings, self.budget, settings, self.metrics)
+        self._streams = Streams(self.metrics, self._counters.used, grew, self.takings)
+        self._registry = Registry(settings, self.metrics, self._streams.tell_link)
+        self.admission = Admission(self._registry, settings.limits)
+        self.outbox = Outbox(settings.limits.memory // OUTBOX_PART, grew)
+        self._requests = Requests(self.budget, self._counters, grew)
+        self.once = Once(self.publish, settings.limits, grew)
         self.metrics.unsent_bytes.set_function(lambda: self.outbox.buffered)
         #: Weak: a consumer nobody holds any more has ended by itself.
         self._consumers: WeakSet[Consumer] = WeakSet()
@@ -110,11 +111,12 @@ class Gateway:
             close_together("consumers", [consumer.close() for consumer in self._consumers], GIVE_BACK_SECONDS),
             self._streams.close(GIVE_BACK_SECONDS),
             self.takings.close(GIVE_BACK_SECONDS),
+            self.answers.close(GIVE_BACK_SECONDS),
         )
         await self._registry.close(deadline - loop.time() - 2 * CUT_OFF_SECONDS)
 
     async def reload(self, settings: Settings) -> Change:
-        """Take over the services of another configuration; everything else of it counts from the next start on.
+        """Take over services and peers of another configuration; everything else counts from the next start on.
 
         Streams of destinations that are gone or changed end; of a changed service the others go on, over a gap.
         Raises what the constructor of a connector raises, and then nothing has changed.
@@ -127,7 +129,8 @@ class Gateway:
             old, new = before.get(uri.service), settings.services.get(uri.service)
             return uri.service in replaced or not old or not new or old.destination(uri) != new.destination(uri)
 
-        self.settings = self.settings.model_copy(update={"services": settings.services})
+        server = self.answers.reload(settings.server)
+        self.settings = self.settings.model_copy(update={"services": settings.services, "server": server})
         self._counters.reload(settings.services)
         self._streams.retire(outdated)
         self.takings.retire(outdated)
@@ -153,12 +156,6 @@ class Gateway:
     def _give_way(self, wanted: int) -> None:
         """What waits for a taker goes back to its queue before anybody's stream is touched."""
         self._streams.give_way(wanted - self.takings.give_way(wanted))
-
-    def _on_grew(self, size: int) -> None:
-        self.budget.grew(size)
-
-    def _on_state(self, service: str, state: LinkState) -> None:
-        self._streams.tell_link(service, state)
 
     def _refuse_new_work(self) -> None:
         if self.draining:

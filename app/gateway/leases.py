@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from app.connectors.base import Delivery
+from app.domain.lease import Result
 from app.domain.uri import MqUri
 
-#: What became of an answer to a lease. `elsewhere`: it is another replica's, which cannot be reached.
-Result = Literal["done", "expired", "unknown", "elsewhere"]
 #: How a lease ended: the closed set of `mq_gateway_leases_ended_total{reason}`.
 #: `lost`: the broker had the message already; `left`: the client had gone.
 Ending = Literal["acked", "nacked", "rejected", "expired", "lost", "left"]

@@ -70,3 +70,5 @@ def _differences(present: Settings, loaded: Settings) -> Iterator[str]:
         for option in type(old).model_fields:
             if getattr(old, option) != getattr(new, option):
                 yield f"{section}.{option}"
+    if present.auth.secret_file == loaded.auth.secret_file and present.auth.secret != loaded.auth.secret:
+        yield "auth.secret_file, which holds another secret"

@@ -11,14 +11,15 @@ from contextlib import contextmanager
 
 from app.connectors.base import Destination, MQConnector
 from app.domain.errors import Overloaded
+from app.domain.lease import Result, Settled, Settlement
 from app.domain.uri import MqUri
 from app.gateway.closing import close_together
-from app.gateway.leases import Ending, Lease, Leases, Result
+from app.gateway.leases import Ending, Lease, Leases
 from app.gateway.stream import Counts
 from app.gateway.taker import Taker
 from app.gateway.terms import Terms
 from app.telemetry.metrics import Metrics
-from app.wire.lease import LeaseName, verify
+from app.wire.lease import LeaseName, peek, verify
 
 logger = logging.getLogger("mq_gateway.leases")
 
@@ -29,7 +30,8 @@ MAX_LANES = 10_000
 class Takings:
     """Every Queue has one taker, made at its first receive; all of them share the leases.
 
-    `instance` names this replica in leases; `grew` is told of every change of what is held, in bytes.
+    `instance` names this replica in leases, and `key` signs them, where it is None one that only this process has;
+    `grew` is told of every change of what is held, in bytes.
     """
 
     def __init__(
@@ -40,10 +42,11 @@ class Takings:
         grew: Callable[[int], None],
         *,
         linger: float,
+        key: bytes | None = None,
     ) -> None:
         self.leases = Leases(self._ended)
-        self._instance = instance
-        self._key = secrets.token_bytes(32)
+        self.instance = instance
+        self._key = key or secrets.token_bytes(32)
         self._metrics = metrics
         self._counts = counts
         self._grew = grew
@@ -118,9 +121,31 @@ class Takings:
 
     def token(self, lease: Lease) -> str:
         """What a client calls the lease."""
-        return LeaseName(self._instance, lease.mq_uri, lease.number).signed(self._key)
+        return LeaseName(self.instance, lease.mq_uri, lease.number).signed(self._key)
 
     # Answers to leases.
+
+    def other_owner(self, settlement: Settlement, token: str) -> str | None:
+        """Which replica granted it, if another one did: None where none did, or not for what the settlement is of.
+
+        Who may take from one destination may not answer for another. Of what says it is ours, `settle` makes sure.
+        """
+        seen = peek(token)
+        if seen is None or seen.instance == self.instance:
+            return None
+        name = verify(token, self._key)
+        return name.instance if name is not None and name.mq_uri == settlement.mq_uri else None
+
+    def settle(self, settlement: Settlement, token: str) -> Settled:
+        """What a worker says of a lease of this replica."""
+        uri = settlement.mq_uri
+        match settlement.verb:
+            case "ack":
+                return Settled(self.ack(uri, token))
+            case "nack":
+                return Settled(self.nack(uri, token, requeue=settlement.requeue, delay=settlement.delay))
+            case "renew":
+                return Settled(*self.renew(uri, token, settlement.seconds))
 
     def ack(self, mq_uri: MqUri, token: str) -> Result:
         """Done with the message."""
@@ -144,9 +169,9 @@ class Takings:
         return "done", lease.expires_at
 
     def _name(self, mq_uri: MqUri, token: str) -> LeaseName | None:
-        """Granted by this process, and for this destination: who may take from one may not answer for another."""
+        """Granted by this process, and for this destination."""
         name = verify(token, self._key)
-        return name if name is not None and name.mq_uri == mq_uri else None
+        return name if name is not None and (name.instance, name.mq_uri) == (self.instance, mq_uri) else None
 
     # What is held.
 

@@ -53,6 +53,7 @@ class Metrics:
         self.registry = CollectorRegistry(auto_describe=True)
         self._publishing()
         self._streaming()
+        self._peers()
         self._links()
         self._process()
 
@@ -86,6 +87,14 @@ class Metrics:
         self.unsent_bytes = self._gauge("unsent_bytes", "Bytes written to event streams that clients have not taken.")
         self.leases = self._gauge("leases", "Messages leased to HTTP workers.", "service")
         self.leases_ended = self._counter("leases_ended_total", "Ended leases, by how.", "service", "reason")
+
+    def _peers(self) -> None:
+        self.peer_requests = self._counter(
+            "peer_requests_total", "Questions to other replicas, by what became of them.", "outcome"
+        )
+        self.forwarded_leases = self._counter(
+            "forwarded_leases_total", "Leases of other replicas that workers answered here.", "verb", "result"
+        )
 
     def _links(self) -> None:
         self.link_up = self._gauge("link_up", "1 while the link to the broker is authenticated, else 0.", "service")

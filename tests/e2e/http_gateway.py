@@ -172,7 +172,7 @@ async def serving(
     try:
         async with asyncio.timeout(PATIENCE):
             await up.wait()
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False) as client:
             yield Served(app, gateway_server, port, client)
     finally:
         gateway_server.handle_exit(15, None)

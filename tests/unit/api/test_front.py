@@ -89,6 +89,7 @@ def _get(path: str, *headers: tuple[bytes, bytes], method: str = "GET", host: by
         ("GET", "/mq/demo/Queues/jobs/batch", 405, "POST"),
         ("POST", "/mq/demo/Queues/jobs/batch/more", 404, None),
         ("GET", "/mq/demo/Queues/a%00", 400, None),
+        ("POST", "/mq/peer/leases", 404, None),
     ],
 )
 async def test_path_and_method_decide(front: Front, method: str, path: str, status: int, allow: str | None) -> None:

@@ -69,7 +69,6 @@ def test_senseless_values_are_refused(option: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "option",
     [
-        {"peers": ["a"]},
         {"tls": {"cert_file": "a"}},
         {"tls": {"key_file": "a"}},
         {"management": {"host": "a"}},
@@ -85,3 +84,27 @@ def test_later_options_are_refused(option: dict[str, object]) -> None:
 def test_later_options_may_be_spelled_out_as_unset() -> None:
     spelled = {"peers": [], "tls": {"cert_file": None, "key_file": None}, "management": {"host": None, "port": None}}
     assert ServerSettings.model_validate(spelled) == ServerSettings()
+
+
+def test_peers_are_addresses_with_our_port_where_they_name_none() -> None:
+    server = ServerSettings.model_validate({"port": 81, "peers": "a, b:82,[::1]:83,http://10.0.0.1:84/,[fd00::1]"})
+    assert server.peers == ["a", "b:82", "[::1]:83", "10.0.0.1:84", "[fd00::1]"]
+    assert server.peer_addresses() == [("a", 81), ("b", 82), ("::1", 83), ("10.0.0.1", 84), ("fd00::1", 81)]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"peers": "https://a"},
+        {"peers": "http://a/path"},
+        {"peers": "a:0"},
+        {"peers": "a:70000"},
+        {"peers": "user@host:b:1"},
+        {"peers": ["a b"]},
+        {"peers": [f"a{number}" for number in range(65)]},
+        {"peers": "a", "port": 0},
+    ],
+)
+def test_what_is_no_address_of_a_peer(option: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ServerSettings.model_validate(option)

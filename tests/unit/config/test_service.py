@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from app.config.address import parse_address
 from app.config.destination import QueueSettings, TopicSettings
-from app.config.service import ServiceSettings, TlsSettings, parse_address
+from app.config.service import ServiceSettings, TlsSettings
 from app.domain.uri import MqUri
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from app.config.loader import check_exposure, load_settings
 from app.config.settings import Settings
+from app.gateway.peer_channel import PATH
 from app.server import LIFESPAN_SECONDS, TASK_SECONDS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,13 +22,16 @@ NODES = ("mq1", "mq2", "mq3")
 
 
 def loaded(config: Path, folder: Path, **environ: str) -> Settings:
-    """A configuration as it is mounted, with its password elsewhere than in a container."""
-    secret = folder / "password"
-    secret.write_text("from the secret\n", encoding="utf-8")
+    """A configuration as it is mounted, with its secrets elsewhere than in a container."""
+    secret = folder / "secret"
+    secret.write_text("of at least 16 bytes\n", encoding="utf-8")
     text = config.read_text(encoding="utf-8")
-    (mounted,) = [line.split()[-1] for line in text.splitlines() if "password_file" in line]
+    mounted = [line.split()[-1] for line in text.splitlines() if "password_file" in line or "secret_file" in line]
+    assert len(mounted) == 2
+    for path in mounted:
+        text = text.replace(path, str(secret))
     here = folder / config.name
-    here.write_text(text.replace(mounted, str(secret)), encoding="utf-8")
+    here.write_text(text, encoding="utf-8")
     found = load_settings([here], environ=environ)
     assert found.warnings == ()
     check_exposure(found.settings)
@@ -60,6 +64,13 @@ def test_every_replica_knows_all_nodes_and_drains_in_time(
     assert {name for name, _ in settings.services["mq"].addresses()} == set(NODES)
     assert settings.services["mq"].user == services["mq1"]["environment"]["RABBITMQ_DEFAULT_USER"]
     assert float(service["stop_grace_period"].removesuffix("s")) > drain(settings)
+
+
+def test_the_replicas_know_each_other_and_only_they_are_peers(services: dict[str, Any], tmp_path: Path) -> None:
+    settings = loaded(CLUSTER / "gateway.yaml", tmp_path)
+    assert settings.server.peer_addresses() == [(name, settings.server.port) for name in REPLICAS]
+    assert all("gateway_secret" in services[name]["secrets"] for name in REPLICAS)
+    assert f"if {{ path_beg {PATH.rpartition('/')[0]}/ }}" in (CLUSTER / "haproxy.cfg").read_text(encoding="utf-8")
 
 
 def test_the_replicas_begin_at_different_nodes(services: dict[str, Any], tmp_path: Path) -> None:
@@ -121,10 +132,21 @@ def test_on_kubernetes_the_manifests_belong_together() -> None:
     named = {*kustomization["resources"], *kustomization["configMapGenerator"][0]["files"], "kustomization.yaml"}
     assert named == {path.name for path in KUBERNETES.iterdir()}
     labels = kubernetes("deployment.yaml")["spec"]["template"]["metadata"]["labels"]
-    assert kubernetes("service.yaml")["spec"]["selector"] == labels
+    clients, peers = yaml.safe_load_all((KUBERNETES / "service.yaml").read_text(encoding="utf-8"))
+    assert clients["spec"]["selector"] == peers["spec"]["selector"] == labels
     assert kubernetes("disruption.yaml")["spec"]["selector"]["matchLabels"] == labels
     secrets = {volume.get("secret", {}).get("secretName") for volume in _volumes()} - {None}
-    assert secrets == {f"{kubernetes('rabbitmq.yaml')['metadata']['name']}-default-user"}
+    assert secrets == {f"{kubernetes('rabbitmq.yaml')['metadata']['name']}-default-user", "mq-gateway"}
+
+
+def test_on_kubernetes_the_name_of_the_peers_has_the_addresses_of_all_pods(tmp_path: Path) -> None:
+    _, service = yaml.safe_load_all((KUBERNETES / "service.yaml").read_text(encoding="utf-8"))
+    (port,) = service["spec"]["ports"]
+    settings = loaded(KUBERNETES / "gateway.yaml", tmp_path, MQ_GATEWAY_SERVICES='{"mq": {"user": "u"}}')
+    assert settings.server.peer_addresses() == [(service["metadata"]["name"], port["port"])]
+    assert port["port"] == settings.server.port
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
 
 
 def _volumes() -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,27 @@ async def test_what_changed_is_told_and_so_is_what_counts_later(bench: Bench, ca
     assert "removed svc" in caplog.text
     assert await bench.reload(lambda: loaded(services={"new": MEMORY}))
     assert "no news" in caplog.text
+
+
+async def test_peers_count_at_once_and_another_secret_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mq_gateway.reload")
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x" * 32)
+    auth = {"secret_file": secret}
+    before = loaded(auth=auth)
+    async with Gateway(before.settings) as gateway:
+        assert await Reloader(lambda: loaded(auth=auth, server={"peers": ["a", "b:1"], "port": 1}), gateway)()
+        assert gateway.settings.server.peers == ["a", "b:1"]
+        assert "from the next start on: server.port" in caplog.text
+        secret.write_bytes(b"y" * 32)
+        assert await Reloader(lambda: loaded(auth=auth), gateway)()
+        assert "from the next start on: auth.secret_file, which holds another secret" in caplog.text
+        assert gateway.settings.server.peers == []
+    async with Gateway(loaded().settings) as gateway:
+        caplog.clear()
+        assert await Reloader(lambda: loaded(auth=auth, server={"peers": ["a"]}), gateway)()
+        assert "from the next start on: auth.secret_file, server.peers" in caplog.text
+        assert gateway.settings.server.peers == []
 
 
 async def test_what_cannot_be_read_changes_nothing(

@@ -10,6 +10,7 @@ import pytest
 
 from app.connectors.base import Destination
 from app.domain.errors import BrokerRejected, BrokerUnavailable, Internal, Overloaded
+from app.domain.lease import UNKNOWN, Settled, Settlement
 from app.domain.uri import MqUri
 from app.gateway import takings as module
 from app.gateway.leases import Lease
@@ -261,6 +262,38 @@ async def test_a_token_holds_here_for_its_destination_and_unchanged(bench: Bench
     elsewhere = Takings("there", Metrics(), lambda _uri: Counts(), lambda _size: None, linger=1)
     assert elsewhere.ack(bench.jobs.uri, token) == "unknown"
     assert bench.ack(lease) == "done"
+
+
+async def test_replicas_with_one_key_know_whose_a_lease_is(bench: Bench) -> None:
+    """And answer for their own only, though the other one's has the number and the destination of one of theirs."""
+    here, there = (
+        Takings(name, Metrics(), lambda _uri: Counts(), lambda _size: None, linger=1, key=b"k" * 32)
+        for name in ("here", "there")
+    )
+    (lease,) = await bench.taken(b"1")
+    uri, token = lease.mq_uri, there.token(lease)
+    here.leases.grant(uri, lease.holder, lease.delivery, 60)
+    ack = Settlement(verb="ack", mq_uri=uri)
+    assert here.other_owner(ack, token) == "there"
+    assert there.other_owner(ack, token) is None
+    assert here.other_owner(Settlement(verb="ack", mq_uri=queue("others").uri), token) is None
+    assert bench.takings.other_owner(ack, token) is None  # another key
+    for text in (token[:-1], "x" + token, "nonsense", ""):
+        assert here.other_owner(ack, text) is None
+    assert here.settle(ack, token) == UNKNOWN
+    assert len(here.leases) == 1
+    here.leases.close()
+
+
+async def test_a_settlement_says_it_all(bench: Bench) -> None:
+    one, two = await bench.taken(b"1", b"2")
+    uri = bench.jobs.uri
+    renewed = bench.takings.settle(Settlement(verb="renew", mq_uri=uri, seconds=10), bench.takings.token(one))
+    assert renewed == Settled("done", one.expires_at)
+    assert bench.takings.settle(Settlement(verb="ack", mq_uri=uri), bench.takings.token(one)) == Settled("done")
+    nack = Settlement(verb="nack", mq_uri=uri, requeue=False)
+    assert bench.takings.settle(nack, bench.takings.token(two)) == Settled("done")
+    assert bench.takings.settle(Settlement(verb="renew", mq_uri=uri), bench.takings.token(two)) == Settled("expired")
 
 
 # What the connector tells.

@@ -26,6 +26,8 @@ CONTRACT = {
     "mq_gateway_connections_up": {"service"},
     "mq_gateway_reconnects_total": {"service"},
     "mq_gateway_leases": {"service"},
+    "mq_gateway_peer_requests_total": {"outcome"},
+    "mq_gateway_forwarded_leases_total": {"verb", "result"},
     "mq_gateway_auth_failures_total": {"reason"},
     "mq_gateway_connector_events_total": {"service", "event"},
     "mq_gateway_loop_lag_seconds": set(),
