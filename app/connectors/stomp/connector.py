@@ -125,8 +125,7 @@ class StompMQConnector(MQConnector):
 
     def quarantined(self, destination: Destination) -> bool:
         with contextlib.suppress(InvalidName):
-            names = paths if destination.settings.is_stream else _path
-            return any(map(self._quarantine.holds, names(self._dialect, destination)))
+            return any(map(self._quarantine.holds, paths(self._dialect, destination)))
         return False
 
     # The life of the links.
@@ -241,10 +240,6 @@ class StompMQConnector(MQConnector):
             task.cancel()
         for link in links:
             link.finish()
-
-
-def _path(dialect: Dialect, destination: Destination) -> tuple[str]:
-    return (dialect.path(destination),)
 
 
 async def _nothing() -> None:
