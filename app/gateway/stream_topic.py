@@ -13,7 +13,7 @@ from app.gateway.replays import Replays
 from app.gateway.stream import Counts, StreamRequest
 from app.gateway.stream_reader import StreamReader
 from app.gateway.stream_ring import StreamRing
-from app.gateway.topic import CLOSE_DEADLINE, Topic
+from app.gateway.topic import Topic
 from app.gateway.topic_reader import TopicReader
 
 #: Messages the broker may have on the way to the live ring; they are acknowledged as they come.
@@ -39,6 +39,8 @@ class StreamTopic(Topic):
     ) -> None:
         self.replays = Replays(destination.uri, self._subscribe_past, self.tell_size)
         self.is_cut_off = False
+        #: Whether it is known where the stream stands.
+        self._is_placed = False
         self._early: list[Delivery] = []
         self._came = asyncio.Event()
         super().__init__(destination, settings, connector, counts=counts, on_gap=on_gap, grew=grew)
@@ -88,14 +90,13 @@ class StreamTopic(Topic):
         for delivery in self._early:
             self._ack(delivery)
         self._early.clear()
-        try:
+        self._is_placed = False
+
+    async def _ensure_upstream(self, timeout: float) -> None:
+        await super()._ensure_upstream(timeout)
+        if not self._is_placed:  # also where whoever began to wait has gone
             await self._latest()
-        except asyncio.CancelledError:  # the next one is to know where the stream stands too
-            upstream, self._upstream = self._upstream, None
-            if upstream is not None:
-                self._closing = asyncio.get_running_loop().create_task(upstream.close(CLOSE_DEADLINE))
-            self._begin_anew()
-            raise
+            self._is_placed = True
 
     async def _latest(self) -> None:
         """The latest messages tell where the stream stands, and they are past for whoever begins now."""

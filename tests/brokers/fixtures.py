@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -28,6 +28,19 @@ B = TypeVar("B", bound=Broker)
 MakeRabbitMQ = Callable[..., Awaitable[RabbitMQ]]
 MakeActiveMQ = Callable[..., Awaitable[ActiveMQ]]
 Unique = Callable[[str], str]
+
+
+@contextlib.contextmanager
+def private(kind: type[B], run: Run, **options: Any) -> Iterator[B]:
+    """A broker that nobody else of the run uses, until the block ends."""
+    if not kind.installed():
+        not_run(kind.package)
+    broker = kind(run.folder, run.new_folder(kind.kind), **options)
+    broker.start_blocking()
+    try:
+        yield broker
+    finally:
+        broker.stop_blocking()
 
 
 class ConnectStomp(Protocol):

@@ -10,11 +10,11 @@ import pytest
 
 from tests.brokers.activemq import ActiveMQ
 from tests.brokers.broker import Broker
+from tests.brokers.fixtures import private
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.run import Run
 from tests.e2e.http_client import Http
 from tests.e2e.live_gateway import MEMORY, LiveGateway, stomp, write_config
-from tests.tools import not_run
 
 
 @pytest.fixture(autouse=True)
@@ -98,12 +98,8 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 )
 def _private(request: pytest.FixtureRequest, run: Run) -> Iterator[Broker]:
     kind: type[Broker] = request.param
-    if not kind.installed():
-        not_run(kind.package)
-    broker = kind(run.folder, run.new_folder(kind.kind))
-    broker.start_blocking()
-    yield broker
-    broker.stop_blocking()
+    with private(kind, run) as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -12,12 +12,11 @@ import pytest
 
 from app.config.settings import ServiceSettings
 from app.gateway.probe import probe
-from tests.brokers.fixtures import ConnectStomp, Unique
+from tests.brokers.fixtures import ConnectStomp, Unique, private
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.run import Run
 from tests.e2e.http_client import Sse, ask, connections, eventually, post
 from tests.e2e.live_gateway import MEMORY, running, stomp, write_config
-from tests.tools import not_run
 
 _CONFIG = {"stomp.ssl_cert_login": "true", "ssl_cert_login_from": "common_name"}
 
@@ -25,12 +24,8 @@ _CONFIG = {"stomp.ssl_cert_login": "true", "ssl_cert_login_from": "common_name"}
 @pytest.fixture(scope="module")
 def own_rabbitmq(run: Run) -> Iterator[RabbitMQ]:
     """One for this file."""
-    if not RabbitMQ.installed():
-        not_run(RabbitMQ.package)
-    broker = RabbitMQ(run.folder, run.new_folder(RabbitMQ.kind), config=_CONFIG)
-    broker.start_blocking()
-    yield broker
-    broker.stop_blocking()
+    with private(RabbitMQ, run, config=_CONFIG) as broker:
+        yield broker
 
 
 pytestmark = pytest.mark.rabbitmq

@@ -192,7 +192,7 @@ async def test_the_link_of_each_service_is_told_of_once(served: Served) -> None:
     async with served.stream(path(A, SMALL, B, status="true")) as events:
         await opened(events)
         for service in ("other", "demo"):
-            served.gateway._on_state(service, LinkState.DOWN)
+            served.gateway._streams.tell_link(service, LinkState.DOWN)
         seen = [await events.message() for _ in range(2)]
         assert [event.event for event in seen] == ["status", "status"]
         assert sorted(event.json["service"] for event in seen) == ["demo", "other"]

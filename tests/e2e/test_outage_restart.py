@@ -12,12 +12,11 @@ import pytest
 
 from tests.brokers.activemq import ActiveMQ
 from tests.brokers.broker import Broker
-from tests.brokers.fixtures import ConnectStomp, Unique
+from tests.brokers.fixtures import ConnectStomp, Unique, private
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.run import Run
 from tests.e2e.http_client import Http, Sse, post
 from tests.e2e.live_gateway import MEMORY, running, stomp, write_config
-from tests.tools import not_run
 
 PUBLISHERS = 20
 TIMEOUT = 2.0
@@ -30,12 +29,8 @@ TIMEOUT = 2.0
 def own_broker(request: pytest.FixtureRequest, run: Run) -> Iterator[Broker]:
     """A private broker for these tests, each kind once; running before and after each of them."""
     kind: type[Broker] = request.param
-    if not kind.installed():
-        not_run(kind.package)
-    broker = kind(run.folder, run.new_folder(kind.kind))
-    broker.start_blocking()
-    yield broker
-    broker.stop_blocking()
+    with private(kind, run) as broker:
+        yield broker
 
 
 @dataclass

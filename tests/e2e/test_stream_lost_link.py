@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.brokers.fixtures import Unique
+from tests.brokers.fixtures import Unique, private
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.run import Run
 from tests.e2e.http_client import Event, Sse, eventually, post
 from tests.e2e.live_gateway import running, write_config
 from tests.e2e.test_stream_replay import _service
-from tests.tools import not_run
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -23,12 +22,8 @@ pytestmark = pytest.mark.rabbitmq
 @pytest.fixture(scope="module")
 def own_rabbitmq(run: Run) -> Iterator[RabbitMQ]:
     """Its connections are closed, which others would notice."""
-    if not RabbitMQ.installed():
-        not_run(RabbitMQ.package)
-    broker = RabbitMQ(run.folder, run.new_folder(RabbitMQ.kind))
-    broker.start_blocking()
-    yield broker
-    broker.stop_blocking()
+    with private(RabbitMQ, run) as broker:
+        yield broker
 
 
 async def test_a_lost_link_is_no_gap(tmp_path: Path, unique: Unique, own_rabbitmq: RabbitMQ) -> None:
@@ -52,7 +47,7 @@ async def test_a_lost_link_is_no_gap(tmp_path: Path, unique: Unique, own_rabbitm
 
 
 async def _publish_surely(port: int, path: str, *numbers: int) -> None:
-    """What is unknown is published again: this broker may end a connection of its own accord (docs/adr/0012)."""
+    """What is unknown is published again: it was under way when its connection was closed."""
     for number in numbers:
 
         async def is_confirmed(text: str = str(number)) -> bool:

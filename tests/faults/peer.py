@@ -84,6 +84,11 @@ class Connection:
         """Send one heart-beat."""
         await self.send_bytes(b"\n")
 
+    def delay_small_writes(self) -> None:
+        """Nagle's algorithm, which asyncio switches off: a small write waits until the one before is acknowledged."""
+        raw: socket.socket = self._writer.get_extra_info("socket")
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+
     def stop_reading(self) -> None:
         """Read no more: the client's writes fill the socket buffers and then block."""
         self._may_read.clear()

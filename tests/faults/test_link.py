@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import statistics
+import time
 
 import pytest
 
@@ -282,3 +284,21 @@ async def test_a_link_that_is_renewed_again_and_again_is_never_down(subject: Con
             await it.state(LinkState.UP)
         assert LinkState.DOWN not in it.states
         assert len(peer.connections) == 5
+
+
+async def test_a_broker_with_nagles_algorithm_is_not_kept_waiting(subject: Connect) -> None:
+    """ActiveMQ is one. Unacknowledged bytes hold back the next ones, 40 ms each time."""
+    seconds = []
+    async with ScriptedPeer.listen(Script(receipts=False)) as peer, subject(peer.address) as it:
+        connection = await peer.connection()
+        connection.delay_small_writes()
+        for _ in range(40):
+            begun = time.monotonic()
+            publishing = it.putting()
+            receipt = f"RECEIPT\nreceipt-id:{(await peer.frame('SEND'))['receipt']}\n\n\0".encode()
+            await connection.send_bytes(receipt[:8])
+            await connection.send_bytes(receipt[8:])
+            await publishing
+            seconds.append(time.monotonic() - begun)
+    # The first ones are quick in any case: a young connection is acknowledged at once.
+    assert statistics.median(seconds[20:]) < 0.03

@@ -114,6 +114,18 @@ async def test_every_format_has_the_positions_of_the_stream(form: str) -> None:
         assert [position for position, _ in await client.next(5)] == [f"s.{offset}" for offset in range(1, 6)]
 
 
+async def test_who_opens_it_after_another_gave_up_knows_where_it_stands_too() -> None:
+    async with StreamPeer.serve() as peer, replica(peer) as gateway:
+        fill(peer, 0, 1, 2)
+        peer.delivering = False
+        first = asyncio.ensure_future(Client.open(gateway))
+        await until(lambda: (found := gateway._streams._topics.get(URI)) is not None and found._upstream is not None)
+        first.cancel()
+        peer.delivering = True
+        peer.pump_soon()
+        assert (await Client.open(gateway)).position == "s.2"
+
+
 async def test_an_empty_stream_has_a_position_too() -> None:
     async with StreamPeer.serve() as peer, replica(peer) as gateway:
         client = await Client.open(gateway)

@@ -9,6 +9,7 @@ import pytest
 from app.config.settings import TopicSettings
 from app.connectors.base import Destination, Subscription
 from app.connectors.stomp import declarations
+from app.connectors.stomp.subscription import STREAM_ENDS
 from app.domain.errors import BrokerUnavailable, DestinationQuarantined, NotSupportedByBroker, Unavailable
 from app.domain.link import LinkState
 from app.domain.stream import FIRST, LAST, StreamStart, after
@@ -142,6 +143,38 @@ async def test_readers_have_a_connection_of_their_own(subject: Connect) -> None:
         assert await offsets(recorder, subscription, 1) == [(0, None)]
         assert (it.connector.status.epoch, it.states.count(LinkState.UP)) == (1, 1)
         await plain.nothing(0)
+
+
+async def test_what_ends_the_connection_of_readers_makes_nothing_rest(subject: Connect) -> None:
+    """RabbitMQ 3.10.8 ends it for a first message that overtakes the answer."""
+    async with StreamPeer.serve() as peer, subject(peer.address, **DECLARED) as it:
+        recorder, _ = await read(it, FIRST)
+        await peer.frame_from("SUBSCRIBE", where=_reads)
+        peer.script.receipts = False
+        peer.reading[0].connection.close()
+        for _ in range(3):
+            assert await recorder.word() == "lost"
+            (await peer.frame_from("SUBSCRIBE", where=_reads))[0].close()
+        peer.script.receipts = True
+        while (word := await recorder.word()) != "restored":
+            assert word == "lost"
+        await read(it, FIRST)
+        await it.put(to=alerts())
+
+
+async def test_a_reader_for_whom_it_ends_again_and_again_is_given_up(subject: Connect) -> None:
+    async with StreamPeer.serve() as peer, subject(peer.address, **DECLARED) as it:
+        recorder, _ = await read(it, FIRST)
+        await peer.frame_from("SUBSCRIBE", where=_reads)
+        peer.script.receipts = False
+        peer.reading[0].connection.close()
+        for _ in range(1 + STREAM_ENDS):  # the first one may have been anybody's
+            assert await recorder.word() == "lost"
+            connection, _ = await peer.frame_from("SUBSCRIBE", where=_reads)
+            await connection.send("ERROR", {"message": "Processing error"}, b"AMQP channel died")
+            connection.close()
+        assert "AMQP channel died" in await recorder.word()
+        assert it.connector.status.epoch == 1
 
 
 async def test_without_readers_there_is_no_such_connection(subject: Connect) -> None:

@@ -132,8 +132,7 @@ class StompMQConnector(MQConnector):
 
     def quarantined(self, destination: Destination) -> bool:
         with contextlib.suppress(InvalidName):
-            names = paths if destination.settings.is_stream else _path
-            return any(map(self._quarantine.holds, names(self._dialect, destination)))
+            return any(map(self._quarantine.holds, paths(self._dialect, destination)))
         return False
 
     # The life of the links.
@@ -256,10 +255,6 @@ class StompMQConnector(MQConnector):
             task.cancel()
         for link in links:
             link.finish()
-
-
-def _path(dialect: Dialect, destination: Destination) -> tuple[str]:
-    return (dialect.path(destination),)
 
 
 def _kind(settings: ServiceSettings) -> tuple[str, str, bool]:

@@ -24,8 +24,6 @@ logger = logging.getLogger("mq_gateway.stomp")
 DEADLINE = 10.0
 #: Seconds for which a stream rests that the broker refused: asking again ends the connection that all share.
 REST_SECONDS = 300.0
-
-
 #: STOMP destination of a Topic, and name of its stream.
 _Key = tuple[str, str]
 
@@ -146,9 +144,10 @@ class Declarations:
                 self._known.add(key)
 
 
-def paths(dialect: Dialect, destination: Destination) -> tuple[str, str]:
-    """The STOMP destinations with which a stream is made and bound."""
-    return declaring_path(dialect, destination), dialect.path(destination)
+def paths(dialect: Dialect, destination: Destination) -> tuple[str, ...]:
+    """The STOMP destinations under which it is published to; for a stream also the one with which that is made."""
+    path = dialect.path(destination)
+    return (declaring_path(dialect, destination), path) if destination.settings.is_stream else (path,)
 
 
 def _key(session: Session, destination: Destination) -> _Key:
