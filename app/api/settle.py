@@ -1,4 +1,4 @@
-"""POST on a Queue's ack, nack and renew: what workers say of the leases they hold."""
+"""POST on ack, nack and renew of a Queue or a durable subscription: what workers say of the leases they hold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from app.api.body import check_encoding, read_body
 from app.api.context import Context
 from app.api.exchange import Exchange
 from app.api.query import bad_parameter
-from app.api.receive_request import MIN_LEASE, check_queue
+from app.api.receive_request import MIN_LEASE, source
 from app.config.settings import LimitSettings
+from app.connectors.base import Destination
 from app.domain.errors import FieldError, InvalidParameter
 from app.domain.message import rfc3339
 from app.domain.uri import MqUri
@@ -45,13 +46,12 @@ class Settle(ABC):
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """200 where everything is done, else 207; raises GatewayError, and then nothing was done."""
         gateway = self._context.gateway
-        gateway.resolve(uri)
+        destination = gateway.resolve(uri)
         exchange.access.mq_uri = str(uri)
         values = query.parse(exchange.scope["query_string"], ("lease", "subscription"))
-        check_queue(uri, values)
-        values.pop("subscription", None)
+        destination = source(destination, values)
         asked = await self._asked(exchange, uri, values.get("lease"))
-        results = self._settle(uri, asked, gateway.takings, gateway.settings.limits)
+        results = self._settle(destination, asked, gateway.takings, gateway.settings.limits)
         status = 200 if all(result["result"] == "done" for result in results) else 207
         await exchange.answer(json_answer({"results": results}, status))
 
@@ -67,15 +67,16 @@ class Settle(ABC):
         return {"leases": [lease]}
 
     @abstractmethod
-    def _settle(self, uri: MqUri, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
-        """Say it of every lease; raises InvalidParameter before the first."""
+    def _settle(self, of: Destination, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
+        """Say it of every lease, which `of` grants; raises InvalidParameter before the first."""
 
 
 class Ack(Settle):
     """The work is done."""
 
-    def _settle(self, uri: MqUri, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
-        return [{"lease": token, "result": takings.ack(uri, token)} for token in asked["leases"]]
+    def _settle(self, of: Destination, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
+        uri, subscription = of.uri, of.subscription
+        return [{"lease": token, "result": takings.ack(uri, token, subscription)} for token in asked["leases"]]
 
 
 class Nack(Settle):
@@ -83,14 +84,15 @@ class Nack(Settle):
 
     members = ("requeue", "delay")
 
-    def _settle(self, uri: MqUri, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
+    def _settle(self, of: Destination, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
         requeue = asked.get("requeue", True)
         if not isinstance(requeue, bool):
             raise _bad_member("requeue", "true or false")
         delay = _seconds(asked, "delay", low=0, high=limits.lease_max)
+        uri, subscription = of.uri, of.subscription
         delay = min(DEFAULT_DELAY, limits.lease_max) if delay is None else delay
         return [
-            {"lease": token, "result": takings.nack(uri, token, requeue=requeue, delay=delay)}
+            {"lease": token, "result": takings.nack(uri, token, subscription, requeue=requeue, delay=delay)}
             for token in asked["leases"]
         ]
 
@@ -100,11 +102,11 @@ class Renew(Settle):
 
     members = ("lease",)
 
-    def _settle(self, uri: MqUri, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
+    def _settle(self, of: Destination, asked: Values, takings: Takings, limits: LimitSettings) -> list[dict[str, str]]:
         seconds = _seconds(asked, "lease", low=MIN_LEASE, high=limits.lease_max)
         results = []
         for token in asked["leases"]:
-            result, expires_at = takings.renew(uri, token, seconds)
+            result, expires_at = takings.renew(of.uri, token, seconds, of.subscription)
             until = {} if expires_at is None else {"lease_expires_at": rfc3339(expires_at)}
             results.append({"lease": token, "result": result, **until})
         return results

@@ -33,7 +33,7 @@ from app.config.section import (
     only,
 )
 from app.domain.errors import InvalidName
-from app.domain.uri import MqUri, check_name
+from app.domain.uri import MAX_NAME_BYTES, MqUri, check_name, subscription_queue
 
 STOMP = "Stomp"
 MEMORY = "Memory"
@@ -224,6 +224,10 @@ class ServiceSettings(Section):
             raise ValueError("only one of host, hosts")
         if self.mq_type == STOMP and not self.host and not self.hosts:
             raise ValueError("`host` (or `hosts`) is missing")
+        for topic, settings in self.topics.items():
+            for name in settings.subscriptions:
+                if len(subscription_queue(topic, name).encode()) > MAX_NAME_BYTES:
+                    raise ValueError(f"topics.{topic}: with its subscription {name!r} the name is too long")
         if self.options and self.mq_type in (STOMP, MEMORY):
             raise ValueError(f"`options` is for connectors of your own; {self.mq_type} takes none")
         return self

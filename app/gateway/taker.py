@@ -1,20 +1,20 @@
-"""All takes from one Queue, and the lanes that bring them messages."""
+"""All takes from one Queue or durable subscription, and the lanes that bring them messages."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from itertools import islice
 from typing import Any
 
 from app.connectors.base import Delivery, Destination, MQConnector
 from app.domain.errors import BrokerRejected, GatewayError, Internal, Overloaded
 from app.gateway.lane import Lane
-from app.gateway.leases import Lease, Leases
+from app.gateway.leases import Lease
 from app.gateway.take import Take
+from app.gateway.terms import Terms
 
 logger = logging.getLogger("mq_gateway.leases")
 
@@ -24,16 +24,6 @@ OPEN_SECONDS = 5.0
 WAVE = 8
 #: Seconds between two looks for what has waited too long.
 _LOOK_EVERY = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What all takers share: `linger` in seconds, `grew` told of bytes held, `room` for how many more lanes."""
-
-    leases: Leases
-    linger: float
-    grew: Callable[[str, int], None]
-    room: Callable[[], int]
 
 
 class Taker:
@@ -47,7 +37,7 @@ class Taker:
         self._free: dict[Lane, None] = {}
         self._parked: dict[tuple[Lane, str], Delivery] = {}
         self._waiting: dict[Take, None] = {}
-        self._opening = 0
+        self._opening = self._ending = 0
         self._asked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -83,7 +73,7 @@ class Taker:
         while True:
             take.drop_lost()
             take.check()
-            until = take.until(self._asked_at, opening=self._opening > 0)
+            until = take.until(self._asked_at, opening=self._is_growing)
             if self._stopped or take.lacks <= 0 or until <= self._now():
                 return
             take.changed.clear()
@@ -100,7 +90,8 @@ class Taker:
                 (lane, token), delivery = next(iter(self._parked.items()))
                 del self._parked[lane, token]
                 lane.parked.discard(token)
-                lease = self._terms.leases.grant(self.destination.uri, lane, delivery, take.seconds)
+                uri, subscription = self.destination.uri, self.destination.subscription
+                lease = self._terms.leases.grant(uri, lane, delivery, take.seconds, subscription)
                 lane.leased[token] = lease
                 take.add(lease, lane.since, now)
 
@@ -121,9 +112,19 @@ class Taker:
     def _surplus(self) -> int:
         return len(self._free) + self._opening - sum(take.lacks for take in self._waiting)
 
+    @property
+    def _is_taken(self) -> bool:
+        """There may be one lane only, and there is one, or its end is not confirmed."""
+        return bool(self.lanes or self._ending) and not self.connector.is_shared(self.destination)
+
+    @property
+    def _is_growing(self) -> bool:
+        """Lanes are being opened, or one will be as soon as another has ended."""
+        return self._opening > 0 or (self._ending > 0 and self._is_taken)
+
     def _grow(self) -> None:
         """Where somebody waits and no lane does."""
-        if self._stopped or self._free or self._opening or self._surplus >= 0:
+        if self._stopped or self._free or self._opening or self._surplus >= 0 or self._is_taken:
             return
         # The first alone: where the broker refuses it, and ends the connection for it, once is enough.
         wave = max(WAVE, len(self.lanes)) if self.lanes else 1
@@ -178,7 +179,16 @@ class Taker:
         for token in lane.parked:
             self._shift(-len(self._parked.pop((lane, token)).message.body))
         lane.parked.clear()
-        self._chore(lane.close())
+        self._ending += 1
+        self._chore(self._end(lane))
+
+    async def _end(self, lane: Lane) -> None:
+        try:
+            await lane.close()
+        finally:
+            self._ending -= 1
+            self._grow()
+            self._wake()
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -273,11 +283,8 @@ class Taker:
         """Nobody waits any longer, and what nobody has taken goes back; leases hold until they end."""
         self._stopped = True
         self._wake()
-        for lane in [lane for lane in self.lanes if lane.is_idle and not self._is_opening(lane)]:
-            self._close(lane)
-
-    def _is_opening(self, lane: Lane) -> bool:
-        return not (lane.is_free or lane.parked)
+        for lane in [lane for lane in self.lanes if lane.is_idle and (lane.is_free or lane.parked)]:
+            self._close(lane)  # not what is still being opened
 
     def retire(self) -> None:
         """Its configuration is gone: leases, too, end here."""
