@@ -60,7 +60,7 @@ async def _probe_address(service: str, settings: ServiceSettings, address: Addre
     except TimeoutError:
         session.abort(LinkFailed(LinkFault.TIMEOUT, "no answer to DISCONNECT"))
     if lacks is not None:
-        return Finding(False, f"{address}: {broker}: {lacks}")
+        return Finding(False, f"{address}: {broker} {lacks}")
     login = settings.user or "the certificate" if settings.tls is not None else settings.user or "nobody"
     return Finding(True, f"{address}: {encryption}, {broker}, logged in as {login}, vhost {settings.vhost}")
 
@@ -75,7 +75,7 @@ def _lacks(service: str, settings: ServiceSettings, dialect: Dialect) -> str | N
             try:
                 dialect.check_subscription(wanted, settings.client_id)
             except NotSupportedByBroker as error:
-                return str(error)
+                return f"cannot do what is configured: {error}"
     return None
 
 

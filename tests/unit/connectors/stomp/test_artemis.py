@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from app.connectors.stomp.activemq import ActiveMQ
 from app.connectors.stomp.artemis import Artemis
 from app.connectors.stomp.rabbitmq import RabbitMQ
+from app.domain.errors import NotSupportedByBroker
 from tests.unit.connectors.stomp.samples import queue, topic
 
 
@@ -17,3 +22,17 @@ def test_artemis_is_told_what_is_a_queue_and_counts_bytes() -> None:
     assert Artemis().address_headers(own) == {}
     assert Artemis().subscribe_headers(own, 1) == {"consumer-window-size": "10240"}
     assert ActiveMQ().address_headers(queue()) == RabbitMQ().address_headers(queue()) == {}
+
+
+def test_a_durable_subscription_goes_by_the_client_id() -> None:
+    kept = replace(topic("VirtualTopic.a", subscriptions=["archiver"]), subscription="archiver")
+    with pytest.raises(NotSupportedByBroker, match="client_id"):
+        Artemis().check_subscription(kept, None)
+    Artemis().check_subscription(kept, "gateway")
+    assert Artemis().source(kept) == "/topic/VirtualTopic.a"
+    assert Artemis().is_shared(kept)
+    assert Artemis().subscribe_headers(kept, 1) == {
+        "subscription-type": "MULTICAST",
+        "consumer-window-size": "10240",
+        "durable-subscription-name": "VirtualTopic.a.archiver",
+    }
