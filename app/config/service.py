@@ -172,7 +172,8 @@ class ServiceSettings(Section):
     on RabbitMQ, its default, and no limit elsewhere. What waits here for four fifths of it goes back to its queue."""
 
     client_id: str | None = None
-    """STOMP `client-id` for ActiveMQ."""
+    """STOMP `client-id` for ActiveMQ and Artemis, under which they keep durable subscriptions. ActiveMQ takes it from
+    one connection at a time: one replica."""
 
     queues: dict[DestinationName, Annotated[QueueSettings, EMPTY_ALLOWED]] = Field(default_factory=dict)
     """The declared Queues by name."""

@@ -75,7 +75,7 @@ async def test_workers_share_one_and_what_is_acked_is_gone(durable: tuple[Site, 
     async with employed(site) as crew:
         workers = Workers(site, crew.takings, kept)
         await publish(site, topic_of(kept), *sent)
-        found = []
+        found: list[bytes] = []
         while len(found) < len(sent):
             leases = await workers.take(4)
             found += bodies(leases)
