@@ -47,7 +47,7 @@ class DurablePeer(ScriptedPeer):
         self.vanished = 0
         #: SUBSCRIBEs that make and bind.
         self.makings = 0
-        #: What the next of these does: `refuse` to bind, `vanish` after the queue was made, `forget` to answer.
+        #: What the next of these does: `refuse` to bind, `vanish` after the queue was made. `hang up`: the next to ask.
         self.fails: list[str] = []
         #: Said to those who ask for a queue.
         self.refuses: str | None = None
@@ -138,7 +138,10 @@ class DurablePeer(ScriptedPeer):
             self._make(connection, frame, frame["x-queue-name"])
 
     def _read(self, connection: Connection, frame: Frame, name: str) -> None:
-        if self.refuses is not None:
+        if self.fails == ["hang up"]:
+            self.fails = []
+            connection.reset()
+        elif self.refuses is not None:
             self._refuse(connection, self.refuses)
         elif name not in self.queues:
             self._refuse(connection, f"NOT_FOUND - no queue '{name}' in vhost '/'")

@@ -12,6 +12,9 @@ import pytest
 
 from app.config.settings import Settings
 from app.connectors.stomp import declarations
+from app.connectors.stomp.addresses import Address
+from app.connectors.stomp.errand import errand
+from app.connectors.stomp.session import Session
 from app.domain.errors import BrokerUnavailable, NotSupportedByBroker
 from app.domain.link import LinkState
 from app.domain.message import Publication
@@ -20,9 +23,10 @@ from app.gateway.gateway import Gateway
 from app.gateway.leases import Lease
 from tests.contract.conftest import WAIT
 from tests.faults.conftest import FAST
-from tests.faults.durable_peer import DurablePeer
+from tests.faults.durable_peer import DurablePeer, Queue
 from tests.faults.peer import Script, ScriptedPeer
 from tests.faults.test_stream_topics import until
+from tests.stomp_frames import Frame
 
 URI = MqUri.parse("svc::Topics::alerts")
 QUEUE = "alerts::archiver"
@@ -338,3 +342,65 @@ async def test_a_broker_that_cannot_keep_one_says_so(server: dict[str, str]) -> 
             with pytest.raises(NotSupportedByBroker, match="subscriptions"):
                 await asyncio.wait_for(attempt, WAIT)
         assert peer.count("SEND") == 0
+
+
+async def test_a_name_that_cannot_be_found_in_the_brokers_words() -> None:
+    """RabbitMQ quotes it without escapes: the ERROR names nobody, and the RECEIPT comes all the same."""
+    uri = MqUri.parse("svc::Topics::it's")
+    async with DurablePeer.serve() as peer:
+        for number in (1, 2):
+            async with replica(peer, topics={uri.name: {"subscriptions": ["archiver"]}}) as it:
+                await it.publish(number, uri=uri)
+        assert (peer.makings, peer.waits("it's::archiver")) == (1, [b"1", b"2"])
+
+
+async def test_a_stream_and_a_subscription_behind_one_topic() -> None:
+    topics = {"alerts": {"replay": "stream", "subscriptions": ["archiver"]}}
+    async with DurablePeer.serve() as peer, replica(peer, topics=topics) as it:
+        await it.publish(1)
+        assert peer.waits(QUEUE) == peer.waits("alerts-stream") == [b"1"]
+
+
+async def test_without_a_connection_to_declare_with_nothing_is_published() -> None:
+    async with DurablePeer.serve() as peer, replica(peer) as it:
+        await it.publish(1)
+        peer.script.refusal = Frame("ERROR", {"message": "Bad CONNECT"}, b"vhost connection limit reached")
+        await it.gateway.reload(settings(peer, {"alerts": {"subscriptions": ["archiver", "mailer"]}}))
+        with pytest.raises(BrokerUnavailable, match="connection limit"):
+            await it.publish(2)
+        assert peer.count("SEND") == 1
+        peer.script.refusal = None
+        await it.publish(3)
+        assert peer.waits("alerts::mailer") == [b"3"]
+        assert not peer.connections[0].ended.is_set()
+
+
+async def test_a_broker_that_does_not_answer_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(declarations, "DEADLINE", 0.1)
+    async with DurablePeer.serve() as peer:
+        peer.queues[QUEUE] = Queue({"alerts"})
+        peer.checks_arguments = peer.script.receipts = False
+        async with replica(peer) as it:
+            with pytest.raises(BrokerUnavailable, match="does not confirm"):
+                await it.publish(1)
+            assert peer.count("SEND") == 0
+            assert not peer.connections[0].ended.is_set()
+            peer.script.receipts = True
+            await it.publish(2)
+            assert peer.waits(QUEUE) == [b"2"]
+
+
+async def test_an_end_without_a_word_says_nothing_of_the_queue() -> None:
+    async with DurablePeer.serve() as peer:
+        peer.fails = ["hang up"]
+        async with replica(peer) as it:
+            with pytest.raises(BrokerUnavailable, match="link was lost"):
+                await it.publish(1)
+            await it.publish(2)
+            assert (peer.makings, peer.waits(QUEUE)) == (1, [b"2"])
+
+
+async def test_who_is_not_connected_has_no_errands() -> None:
+    with pytest.raises(BrokerUnavailable, match="not connected"):
+        async with errand(Session(1, Address("localhost", "127.0.0.1", 1), lambda _event: None)):
+            raise AssertionError("an errand without a broker")

@@ -51,7 +51,8 @@ class Keeping:
         if session.dialect.reads_apart:
             await self._keep_apart(session, destination)
             return
-        # Elsewhere it is made by whoever consumes; without credit nothing is delivered.
+        # Elsewhere it is made by whoever consumes. Without credit ActiveMQ delivers nothing; Artemis gives one message
+        # all the same, and has it again at its place, uncounted, with UNSUBSCRIBE.
         consuming = await self._link.session(_DEADLINE)
         dialect = consuming.dialect
         await declare(consuming, dialect.source(destination), dialect.subscribe_headers(destination, 0))
