@@ -1,4 +1,4 @@
-"""POST on a Queue's receive: messages for workers that speak no STOMP, leased until they are answered."""
+"""POST on a receive: messages of a Queue or a durable subscription for workers that speak no STOMP, leased."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from app.api.context import Context
 from app.api.exchange import ClientGone, Exchange
 from app.api.receive_answer import encode
 from app.api.receive_request import ReceiveRequest, parse
-from app.connectors.base import Destination
 from app.domain.errors import InvalidParameter, Overloaded
 from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
@@ -37,10 +36,10 @@ class Receiving:
         gateway = self._context.gateway
         destination = gateway.resolve(uri)
         exchange.access.mq_uri = str(uri)
-        request = parse(exchange, uri, gateway.settings.limits.lease_max)
+        request = parse(exchange, destination, gateway.settings.limits.lease_max)
         await self._refuse_body(exchange, gateway, uri)
         with self._place():
-            leases = await _take(exchange, gateway, destination, request)
+            leases = await _take(exchange, gateway, request)
             await self._hand_over(exchange, gateway, leases, request)
 
     async def _refuse_body(self, exchange: Exchange, gateway: Gateway, uri: MqUri) -> None:
@@ -83,11 +82,11 @@ class Receiving:
         await exchange.send(b"", more=False)
 
 
-async def _take(exchange: Exchange, gateway: Gateway, destination: Destination, request: ReceiveRequest) -> list[Lease]:
+async def _take(exchange: Exchange, gateway: Gateway, request: ReceiveRequest) -> list[Lease]:
     """Take for as long as the client waits for it."""
     # With `auto` the end of the answer ends the lease; until then it has as long as there is.
     seconds = request.seconds if request.explicit else gateway.settings.limits.lease_max
-    taking = gateway.take(destination, most=request.most, seconds=seconds, wait=request.wait)
+    taking = gateway.take(request.source, most=request.most, seconds=seconds, wait=request.wait)
     return await while_there(exchange, taking)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.api import query
 from app.api.accept import wants_octets
 from app.api.exchange import Exchange
 from app.api.query import bad_parameter
+from app.config.settings import TopicSettings
+from app.connectors.base import Destination
 from app.domain.errors import MethodNotAllowed, NotFound
 from app.domain.message import OCTET_STREAM
-from app.domain.uri import MqUri
 
 #: Messages (count) of one request.
 MAX_MESSAGES = 1000
@@ -28,6 +29,7 @@ PARAMETERS = ("max", "wait", "lease", "ack", "subscription")
 class ReceiveRequest:
     """What a worker asks for; times in seconds. `octets`: one message, its body as the body."""
 
+    source: Destination
     most: int
     wait: float
     seconds: float
@@ -35,23 +37,28 @@ class ReceiveRequest:
     octets: bool
 
 
-def check_queue(uri: MqUri, values: dict[str, str]) -> None:
-    """Messages are taken from Queues; raises MethodNotAllowed, NotFound, InvalidParameter for anything else."""
-    subscription = values.get("subscription")
-    if uri.is_queue:
+def source(destination: Destination, values: dict[str, str]) -> Destination:
+    """What messages are taken from: a Queue, or the durable subscription of a Topic that the query names.
+
+    Raises MethodNotAllowed, NotFound, InvalidParameter.
+    """
+    subscription, settings = values.get("subscription"), destination.settings
+    if destination.uri.is_queue:
         if subscription is not None:
             raise bad_parameter("subscription", "is for Topics; a Queue itself keeps its messages")
-    elif subscription is None:
-        raise MethodNotAllowed("a Topic keeps no messages to be taken; subscribe to its events", allow="")
-    else:
-        raise NotFound(f"{uri} declares no subscription {subscription[:64]!r}")
+        return destination
+    if subscription is None:
+        raise MethodNotAllowed("a Topic itself keeps no messages: name one of its durable subscriptions", allow="")
+    if not isinstance(settings, TopicSettings) or subscription not in settings.subscriptions:
+        raise NotFound(f"{destination.uri} declares no subscription {subscription[:64]!r}")
+    return replace(destination, subscription=subscription)
 
 
-def parse(exchange: Exchange, uri: MqUri, longest: float) -> ReceiveRequest:
+def parse(exchange: Exchange, destination: Destination, longest: float) -> ReceiveRequest:
     """Read query and Accept; a lease has at most `longest` seconds."""
     values = query.parse(exchange.scope["query_string"], PARAMETERS)
-    check_queue(uri, values)
     request = ReceiveRequest(
+        source=source(destination, values),
         most=query.whole(values, "max", default=1, low=1, high=MAX_MESSAGES),
         wait=query.number(values, "wait", default=0, low=0, high=MAX_WAIT),
         seconds=query.number(values, "lease", default=DEFAULT_LEASE, low=MIN_LEASE, high=longest),

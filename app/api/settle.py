@@ -1,4 +1,4 @@
-"""POST on a Queue's ack, nack and renew: what workers say of the leases they hold."""
+"""POST on ack, nack and renew of a Queue or a durable subscription: what workers say of the leases they hold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from app.api.body import check_encoding, read_body
 from app.api.context import Context
 from app.api.exchange import Exchange
 from app.api.query import bad_parameter
-from app.api.receive_request import MIN_LEASE, check_queue
+from app.api.receive_request import MIN_LEASE, source
 from app.config.settings import LimitSettings
+from app.connectors.base import Destination
 from app.domain.errors import FieldError, InvalidParameter
 from app.domain.lease import Settled, Settlement
 from app.domain.message import rfc3339
@@ -45,13 +46,12 @@ class Settle(ABC):
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """200 where everything is done, else 207; raises GatewayError, and then nothing was done."""
         gateway = self._context.gateway
-        gateway.resolve(uri)
+        destination = gateway.resolve(uri)
         exchange.access.mq_uri = str(uri)
         values = query.parse(exchange.scope["query_string"], ("lease", "subscription"))
-        check_queue(uri, values)
-        values.pop("subscription", None)
+        destination = source(destination, values)
         asked = await self._asked(exchange, uri, values.get("lease"))
-        settlement = self._settlement(uri, asked, gateway.settings.limits)
+        settlement = self._settlement(destination, asked, gateway.settings.limits)
         said = await gateway.answers.say(settlement, asked["leases"], exchange.access.request_id)
         results = [_result(lease, settled) for lease, settled in zip(asked["leases"], said, strict=True)]
         status = 200 if all(result["result"] == "done" for result in results) else 207
@@ -69,15 +69,15 @@ class Settle(ABC):
         return {"leases": [lease]}
 
     @abstractmethod
-    def _settlement(self, uri: MqUri, asked: Values, limits: LimitSettings) -> Settlement:
-        """What is to be said of every lease; raises InvalidParameter."""
+    def _settlement(self, of: Destination, asked: Values, limits: LimitSettings) -> Settlement:
+        """What is to be said of every lease, which `of` grants; raises InvalidParameter."""
 
 
 class Ack(Settle):
     """The work is done."""
 
-    def _settlement(self, uri: MqUri, asked: Values, limits: LimitSettings) -> Settlement:
-        return Settlement(verb="ack", mq_uri=uri)
+    def _settlement(self, of: Destination, asked: Values, limits: LimitSettings) -> Settlement:
+        return Settlement(verb="ack", mq_uri=of.uri, subscription=of.subscription)
 
 
 class Nack(Settle):
@@ -85,13 +85,13 @@ class Nack(Settle):
 
     members = ("requeue", "delay")
 
-    def _settlement(self, uri: MqUri, asked: Values, limits: LimitSettings) -> Settlement:
+    def _settlement(self, of: Destination, asked: Values, limits: LimitSettings) -> Settlement:
         requeue = asked.get("requeue", True)
         if not isinstance(requeue, bool):
             raise _bad_member("requeue", "true or false")
         delay = _seconds(asked, "delay", low=0, high=limits.lease_max)
         delay = min(DEFAULT_DELAY, limits.lease_max) if delay is None else delay
-        return Settlement(verb="nack", mq_uri=uri, requeue=requeue, delay=delay)
+        return Settlement(verb="nack", mq_uri=of.uri, subscription=of.subscription, requeue=requeue, delay=delay)
 
 
 class Renew(Settle):
@@ -99,10 +99,9 @@ class Renew(Settle):
 
     members = ("lease",)
 
-    def _settlement(self, uri: MqUri, asked: Values, limits: LimitSettings) -> Settlement:
-        return Settlement(
-            verb="renew", mq_uri=uri, seconds=_seconds(asked, "lease", low=MIN_LEASE, high=limits.lease_max)
-        )
+    def _settlement(self, of: Destination, asked: Values, limits: LimitSettings) -> Settlement:
+        seconds = _seconds(asked, "lease", low=MIN_LEASE, high=limits.lease_max)
+        return Settlement(verb="renew", mq_uri=of.uri, subscription=of.subscription, seconds=seconds)
 
 
 def _result(lease: str, settled: Settled) -> dict[str, str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from app.config.json_schema import JsonSchema
-from app.config.section import ReadableFile, Section, Size, TextList, only
+from app.config.section import ReadableFile, Section, Size, TextList
 from app.domain.errors import InvalidName
 from app.domain.uri import check_name
+
+_SUBSCRIPTION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class DestinationSettings(Section):
@@ -60,6 +63,11 @@ class DestinationSettings(Section):
         """Whether a stream stands behind it."""
         return False
 
+    @property
+    def is_backed(self) -> bool:
+        """Whether the broker has to have something behind it before the first publish."""
+        return self.is_stream
+
     @model_validator(mode="after")
     def _schema_is_one(self) -> Self:
         if self.json_schema is None:
@@ -88,6 +96,16 @@ def _stream_name(name: str) -> str:
         return check_name(name)
     except InvalidName as error:
         raise ValueError(str(error)) from None
+
+
+def _subscription_names(names: list[str]) -> list[str]:
+    """Each becomes a part of names at the broker, where a dot or a wildcard would mean something."""
+    for name in names:
+        if not _SUBSCRIPTION.fullmatch(name):
+            raise ValueError(f"{name!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
+    if len(set(names)) < len(names):
+        raise ValueError("a name stands there twice")
+    return names
 
 
 class QueueSettings(DestinationSettings):
@@ -130,12 +148,20 @@ class TopicSettings(DestinationSettings):
     """Age after which the stream's messages may go, such as `7D`: a number and one of Y, M, D, h, m, s. Unset: as the
     broker's policies say. RabbitMQ refuses another value than the one an existing stream was declared with."""
 
-    subscriptions: Annotated[TextList, only([])] = Field(default_factory=list)
-    """Names of durable subscriptions. Not supported in this version."""
+    subscriptions: Annotated[TextList, AfterValidator(_subscription_names)] = Field(default_factory=list)
+    """Names of durable subscriptions, 1-64 of A-Z a-z 0-9 _ -: each keeps its own copy of every message until a worker
+    has taken it with `receive?subscription=`. Made and bound when the link comes up. RabbitMQ: the durable queue
+    `<topic>::<subscription>`; a queue of that name that is there is taken as it is. ActiveMQ: a Topic whose name there
+    begins with `VirtualTopic.`, or the service's `client_id`. Artemis: `client_id`. `Memory` keeps them in this
+    process. A name that is taken away leaves its queue, and what is in it, at the broker."""
 
     @property
     def is_stream(self) -> bool:
         return self.replay == "stream"
+
+    @property
+    def is_backed(self) -> bool:
+        return self.is_stream or bool(self.subscriptions)
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> Self:

@@ -32,7 +32,7 @@ from app.config.section import (
     TextList,
 )
 from app.domain.errors import InvalidName
-from app.domain.uri import MqUri, check_name
+from app.domain.uri import MAX_NAME_BYTES, MqUri, check_name, subscription_queue
 
 STOMP = "Stomp"
 MEMORY = "Memory"
@@ -169,7 +169,8 @@ class ServiceSettings(Section):
     on RabbitMQ, its default, and no limit elsewhere. What waits here for four fifths of it goes back to its queue."""
 
     client_id: str | None = None
-    """STOMP `client-id` for ActiveMQ."""
+    """STOMP `client-id` for ActiveMQ and Artemis, under which they keep durable subscriptions. ActiveMQ takes it from
+    one connection at a time: one replica."""
 
     queues: dict[DestinationName, Annotated[QueueSettings, EMPTY_ALLOWED]] = Field(default_factory=dict)
     """The declared Queues by name."""
@@ -223,6 +224,10 @@ class ServiceSettings(Section):
             raise ValueError("`host` (or `hosts`) is missing")
         if self.consume_from == "all":
             self._check_consume_from_all()
+        for topic, settings in self.topics.items():
+            for name in settings.subscriptions:
+                if len(subscription_queue(topic, name).encode()) > MAX_NAME_BYTES:
+                    raise ValueError(f"topics.{topic}: with its subscription {name!r} the name is too long")
         if self.options and self.mq_type in (STOMP, MEMORY):
             raise ValueError(f"`options` is for connectors of your own; {self.mq_type} takes none")
         return self
@@ -233,6 +238,9 @@ class ServiceSettings(Section):
         streams = [name for name, topic in self.topics.items() if topic.is_stream]
         if streams:
             raise ValueError(f"`consume_from: all` and `replay: stream` of {streams[0]}: offsets are of one broker")
+        kept = [name for name, topic in self.topics.items() if topic.subscriptions]
+        if kept:
+            raise ValueError(f"`consume_from: all` and `subscriptions` of {kept[0]}: they are kept by one broker")
 
     def addresses(self) -> list[tuple[str, int]]:
         """The configured (name or address, port) pairs in order; names are not resolved."""

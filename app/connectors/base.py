@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from app.config.settings import DestinationSettings, ServiceSettings
 from app.domain.errors import NotSupportedByBroker
@@ -21,10 +21,14 @@ from app.domain.uri import MqUri
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """An mqURI with what the configuration says about it."""
+    """An mqURI with what the configuration says about it.
+
+    With a `subscription` it is a durable named subscription of a Topic, to be consumed from.
+    """
 
     uri: MqUri
     settings: DestinationSettings
+    subscription: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,9 @@ class ConnectorContext:
 class MQConnector(ABC):
     """The authenticated connection of one mqService. The constructor does no I/O."""
 
+    #: Whether it knows what a Destination with a `subscription` is.
+    has_subscriptions: ClassVar[bool] = False
+
     def __init__(self, service: str, settings: ServiceSettings, context: ConnectorContext) -> None:
         self.service = service
         self.settings = settings
@@ -161,6 +168,10 @@ class MQConnector(ABC):
     def quarantined(self, destination: Destination) -> bool:
         """Whether the destination rests because it keeps ending the connection."""
         return False
+
+    def is_shared(self, destination: Destination) -> bool:
+        """Whether several may consume from it at the same time; a durable subscription may have one consumer only."""
+        return True
 
     @abstractmethod
     def check(self, destination: Destination, publication: Publication) -> None:

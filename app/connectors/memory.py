@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from app.config.settings import ServiceSettings, TopicSettings
+from app.config.settings import DestinationSettings, ServiceSettings, TopicSettings
 from app.connectors.base import ConnectorContext, Delivery, Destination, Listener, MQConnector, Subscription
 from app.connectors.memory_queue import MESSAGE_BYTES, MemoryQueue, QueueConsumer, Room, Stored
 from app.connectors.memory_stream import MemoryStream
@@ -21,6 +21,9 @@ from app.domain.link import LinkState, LinkStatus
 from app.domain.message import Message, Publication
 from app.domain.stream import StreamStart
 from app.domain.uri import MqUri
+
+#: A Queue, or a Topic with the name of a durable subscription.
+_Source = tuple[MqUri, str | None]
 
 
 class _QueueSubscription(Subscription):
@@ -60,10 +63,12 @@ class _TopicSubscription(Subscription):
 class MemoryMQConnector(MQConnector):
     """Always up, confirms at once."""
 
+    has_subscriptions = True
+
     def __init__(self, service: str, settings: ServiceSettings, context: ConnectorContext) -> None:
         super().__init__(service, settings, context)
         self._room = Room()
-        self._queues: dict[MqUri, MemoryQueue] = {}
+        self._queues: dict[_Source, MemoryQueue] = {}
         self._topics: dict[MqUri, list[Listener]] = {}
         self._streams: dict[MqUri, MemoryStream] = {}
         self._replies = Replies(service, context.in_flight, context.on_event)
@@ -86,6 +91,9 @@ class MemoryMQConnector(MQConnector):
         if settings.mq_type != self.settings.mq_type:
             return False
         self.settings = settings
+        for uri, name in list(self._queues):
+            if name is not None and (uri, name) not in _sources(uri, settings.destination(uri)):
+                self._queues.pop((uri, name)).discard()
         return True
 
     @property
@@ -137,9 +145,8 @@ class MemoryMQConnector(MQConnector):
 
     def _deliver(self, destination: Destination, received: Sequence[tuple[Message, int | None]]) -> None:
         """Messages to one destination, each with its time to live in milliseconds."""
-        if destination.uri.is_queue:
-            self._store(destination.uri, [_stored(message, ttl_ms) for message, ttl_ms in received])
-        else:
+        self._store(_sources(destination.uri, destination.settings), received)
+        if not destination.uri.is_queue:
             for message, _ in received:
                 self._spread(destination, message)
 
@@ -171,13 +178,16 @@ class MemoryMQConnector(MQConnector):
             raise NoReply(f"no reply came within {timeout:g} s")
         return reply
 
-    def _store(self, queue: MqUri, stored: Sequence[Stored]) -> None:
+    def _store(self, sources: Sequence[_Source], received: Sequence[tuple[Message, int | None]]) -> None:
+        """Each message in each of these, or none at all; raises Overloaded."""
+        copies = [(source, _stored(message, ttl_ms)) for message, ttl_ms in received for source in sources]
+        stored = [copy for _, copy in copies]
         if not self._room.has_place(*stored):
             self._drop_expired()
         if not self._room.has_place(*stored):
             raise Overloaded("the queues in memory are full", retry_after=1)
-        for each in stored:
-            self._queue(queue).put(each)
+        for source, copy in copies:
+            self._queue(source).put(copy)
 
     def _stream(self, destination: Destination) -> MemoryStream:
         found = self._streams.get(destination.uri)
@@ -187,18 +197,18 @@ class MemoryMQConnector(MQConnector):
             found = self._streams[destination.uri] = MemoryStream(max_age)
         return found
 
-    def _queue(self, uri: MqUri) -> MemoryQueue:
-        return self._queues.setdefault(uri, MemoryQueue(self._room))
+    def _queue(self, source: _Source) -> MemoryQueue:
+        return self._queues.setdefault(source, MemoryQueue(self._room))
 
     def _drop_expired(self) -> None:
-        for uri, queue in list(self._queues.items()):
+        for source, queue in list(self._queues.items()):
             queue.drop_expired()
-            self._drop_idle(uri)
+            self._drop_idle(source)
 
-    def _drop_idle(self, uri: MqUri) -> None:
+    def _drop_idle(self, source: _Source) -> None:
         # Where undeclared destinations are allowed, names come without end.
-        if uri in self._queues and self._queues[uri].is_idle:
-            del self._queues[uri]
+        if source in self._queues and self._queues[source].is_idle:
+            del self._queues[source]
 
     async def subscribe(
         self,
@@ -210,21 +220,28 @@ class MemoryMQConnector(MQConnector):
         timeout: float,
         start: StreamStart | None = None,
     ) -> Subscription:
-        uri = destination.uri
+        uri, name = destination.uri, destination.subscription
         if start is not None:
             return self._stream(destination).subscribe(listener, start, prefetch)
-        if not uri.is_queue:
+        if not uri.is_queue and name is None:
             self._topics.setdefault(uri, []).append(listener)
             return _TopicSubscription(partial(self._leave_topic, uri, listener))
-        queue = self._queue(uri)
+        queue = self._queue((uri, name))
         consumer = QueueConsumer(listener, prefetch if acknowledge else None)
         queue.join(consumer)
-        return _QueueSubscription(queue, consumer, partial(self._drop_idle, uri))
+        return _QueueSubscription(queue, consumer, partial(self._drop_idle, (uri, name)))
 
     def _leave_topic(self, uri: MqUri, listener: Listener) -> None:
         left = [other for other in self._topics.pop(uri, ()) if other is not listener]
         if left:
             self._topics[uri] = left
+
+
+def _sources(uri: MqUri, settings: DestinationSettings | None) -> list[_Source]:
+    """Where messages of this destination wait for their consumers: a Topic has one place for each subscription."""
+    if uri.is_queue:
+        return [(uri, None)]
+    return [(uri, name) for name in settings.subscriptions] if isinstance(settings, TopicSettings) else []
 
 
 def _stored(message: Message, ttl_ms: int | None) -> Stored:

@@ -1,4 +1,4 @@
-"""A Queue in memory: messages wait until a consumer with credit takes them, in turns."""
+"""A Queue, or a durable subscription, in memory: messages wait until a consumer with credit takes them, in turns."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ class MemoryQueue:
         self._consumers: deque[QueueConsumer] = deque()
         self._tokens = count(1)
         self._dispatching = False
+        self._discarded = False
 
     @property
     def is_idle(self) -> bool:
@@ -81,6 +82,12 @@ class MemoryQueue:
         self._room.enter(stored)
         self._waiting.append(stored)
         self._dispatch()
+
+    def discard(self) -> None:
+        """Nobody keeps it any more: what is in it goes, and so does what comes back."""
+        self._discarded = True
+        while self._waiting:
+            self._room.leave(self._waiting.popleft())
 
     def drop_expired(self) -> None:
         """As RabbitMQ does, only at the head: what waits behind an older message waits with it."""
@@ -117,6 +124,9 @@ class MemoryQueue:
         return True
 
     def _give_back(self, stored: Stored) -> None:
+        if self._discarded:
+            self._room.leave(stored)
+            return
         stored.message = replace(stored.message, redelivered=True)
         self._waiting.appendleft(stored)
 

@@ -17,6 +17,11 @@ MAX_NAME_BYTES = 255
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f,*#>?\u2028\u2029]|::")
 
 
+def subscription_queue(topic: str, subscription: str) -> str:
+    """The queue of a durable subscription: no other name has `::`, so nobody else's is called like it."""
+    return f"{topic}{SEPARATOR}{subscription}"
+
+
 class DestinationType(StrEnum):
     """Queues: each message to exactly one consumer. Topics: each message to every subscriber."""
 

@@ -223,7 +223,7 @@ class Gateway:
         return reader
 
     async def take(self, destination: Destination, *, most: int, seconds: float, wait: float) -> list[Lease]:
-        """Up to `most` messages of a Queue, leased for `seconds`, waited for at most about `wait` seconds.
+        """Up to `most` messages, leased for `seconds`, of a Queue or durable subscription; waits about `wait` seconds.
 
         They are to be answered with `takings`. Raises Unavailable, BrokerRejected, ConfirmTimeout.
         """

@@ -54,6 +54,8 @@ class Lease:
     seconds: float
     due: float
     expires_at: float
+    #: Of a Topic: the durable subscription.
+    subscription: str | None = None
     #: Given back by its worker, and waiting for the delay to pass.
     returning: bool = False
     #: It holds no longer.
@@ -96,10 +98,12 @@ class Leases:
         """Messages leased from all destinations of a service."""
         return sum(count for mq_uri, count in self._held.items() if mq_uri.service == service)
 
-    def grant(self, mq_uri: MqUri, holder: Holder, delivery: Delivery, seconds: float) -> Lease:
+    def grant(
+        self, mq_uri: MqUri, holder: Holder, delivery: Delivery, seconds: float, subscription: str | None = None
+    ) -> Lease:
         """A new lease of `seconds` from now on."""
         self._last += 1
-        lease = Lease(self._last, mq_uri, holder, delivery, seconds, 0.0, 0.0)
+        lease = Lease(self._last, mq_uri, holder, delivery, seconds, 0.0, 0.0, subscription)
         self._live[lease.number] = lease
         self._held[mq_uri] += 1
         self._set(lease, seconds)

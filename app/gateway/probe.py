@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from app.config.settings import STOMP, ServiceSettings
-from app.connectors.base import ConnectorContext
+from app.connectors.base import ConnectorContext, Destination
 from app.connectors.catalog import connector_class
 from app.connectors.stomp.addresses import Address, resolve
+from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.opening import open_session
+from app.domain.errors import NotSupportedByBroker
 from app.domain.link import LinkFailed, LinkFault, LinkState
+from app.domain.uri import DestinationType, MqUri
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +28,13 @@ class Finding:
 async def probe(service: str, settings: ServiceSettings) -> AsyncIterator[Finding]:
     """Findings of one service, each address of its broker on its own; bounded by `connect_timeout` each."""
     if settings.mq_type == STOMP:
-        async for finding in _probe_stomp(settings):
+        async for finding in _probe_stomp(service, settings):
             yield finding
     else:
         yield await _probe_other(service, settings)
 
 
-async def _probe_stomp(settings: ServiceSettings) -> AsyncIterator[Finding]:
+async def _probe_stomp(service: str, settings: ServiceSettings) -> AsyncIterator[Finding]:
     try:
         async with asyncio.timeout(settings.connect_timeout):
             addresses = await resolve(settings.addresses())
@@ -40,27 +43,40 @@ async def _probe_stomp(settings: ServiceSettings) -> AsyncIterator[Finding]:
         return
     yield Finding(True, f"addresses: {', '.join(map(str, addresses))}")
     for address in addresses:
-        yield await _probe_address(settings, address)
+        yield await _probe_address(service, settings, address)
 
 
-async def _probe_address(settings: ServiceSettings, address: Address) -> Finding:
+async def _probe_address(service: str, settings: ServiceSettings, address: Address) -> Finding:
     try:
         session = await open_session(settings, address, 0, _ignore)
     except LinkFailed as fault:
         return Finding(False, f"{fault} ({fault.fault})")
     encryption = session.transport.encryption
     broker = session.dialect.server or "unnamed broker"
-    streams = [name for name, topic in settings.topics.items() if topic.is_stream]
-    has_streams = session.dialect.has_streams
+    lacks = _lacks(service, settings, session.dialect)
     try:
         async with asyncio.timeout(settings.connect_timeout):
             await session.disconnect()
     except TimeoutError:
         session.abort(LinkFailed(LinkFault.TIMEOUT, "no answer to DISCONNECT"))
-    if streams and not has_streams:
-        return Finding(False, f"{address}: {broker} has no streams, which `replay: stream` of {streams[0]} needs")
+    if lacks is not None:
+        return Finding(False, f"{address}: {broker} {lacks}")
     login = settings.user or "the certificate" if settings.tls is not None else settings.user or "nobody"
     return Finding(True, f"{address}: {encryption}, {broker}, logged in as {login}, vhost {settings.vhost}")
+
+
+def _lacks(service: str, settings: ServiceSettings, dialect: Dialect) -> str | None:
+    """What the configuration wants and this broker cannot do; None where there is nothing."""
+    for name, topic in settings.topics.items():
+        if topic.is_stream and not dialect.has_streams:
+            return f"has no streams, which `replay: stream` of {name} needs"
+        for subscription in topic.subscriptions:
+            wanted = Destination(MqUri(service, DestinationType.TOPICS, name), topic, subscription)
+            try:
+                dialect.check_subscription(wanted, settings.client_id)
+            except NotSupportedByBroker as error:
+                return f"cannot do what is configured: {error}"
+    return None
 
 
 async def _probe_other(service: str, settings: ServiceSettings) -> Finding:

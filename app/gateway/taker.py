@@ -1,10 +1,9 @@
-"""All takes from one Queue, and the lanes that bring them messages."""
+"""All takes from one Queue or durable subscription, and the lanes that bring them messages."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Coroutine
 from itertools import islice
 from typing import Any
@@ -13,6 +12,7 @@ from app.connectors.base import Delivery, Destination, MQConnector
 from app.domain.errors import BrokerRejected, GatewayError, Internal, Overloaded
 from app.gateway.lane import Lane
 from app.gateway.leases import Lease
+from app.gateway.parked import Parked
 from app.gateway.take import Take
 from app.gateway.terms import Terms
 
@@ -35,9 +35,9 @@ class Taker:
         self.lanes: dict[Lane, None] = {}
         self._terms = terms
         self._free: dict[Lane, None] = {}
-        self._parked: dict[tuple[Lane, str], Delivery] = {}
+        self._parked = Parked()
         self._waiting: dict[Take, None] = {}
-        self._opening = 0
+        self._opening = self._ending = 0
         self._asked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -73,7 +73,7 @@ class Taker:
         while True:
             take.drop_lost()
             take.check()
-            until = take.until(self._asked_at, opening=self._opening > 0)
+            until = take.until(self._asked_at, opening=self._is_growing)
             if self._stopped or take.lacks <= 0 or until <= self._now():
                 return
             take.changed.clear()
@@ -87,11 +87,10 @@ class Taker:
         now = self._now()
         for take in self._waiting:
             while self._parked and take.lacks > 0:
-                (lane, token), delivery = next(iter(self._parked.items()))
-                del self._parked[lane, token]
-                lane.parked.discard(token)
-                lease = self._terms.leases.grant(self.destination.uri, lane, delivery, take.seconds)
-                lane.leased[token] = lease
+                lane, delivery = self._parked.take()
+                uri, subscription = self.destination.uri, self.destination.subscription
+                lease = self._terms.leases.grant(uri, lane, delivery, take.seconds, subscription)
+                lane.leased[delivery.token] = lease
                 take.add(lease, lane.since, now)
 
     def _left(self, take: Take) -> None:
@@ -111,9 +110,19 @@ class Taker:
     def _surplus(self) -> int:
         return len(self._free) + self._opening - sum(take.lacks for take in self._waiting)
 
+    @property
+    def _is_taken(self) -> bool:
+        """There may be one lane only, and there is one, or its end is not confirmed."""
+        return bool(self.lanes or self._ending) and not self.connector.is_shared(self.destination)
+
+    @property
+    def _is_growing(self) -> bool:
+        """Lanes are being opened, or one will be as soon as another has ended."""
+        return self._opening > 0 or (self._ending > 0 and self._is_taken)
+
     def _grow(self) -> None:
         """Where somebody waits and no lane does."""
-        if self._stopped or self._free or self._opening or self._surplus >= 0:
+        if self._stopped or self._free or self._opening or self._surplus >= 0 or self._is_taken:
             return
         # The first alone: where the broker refuses it, and ends the connection for it, once is enough.
         wave = max(WAVE, len(self.lanes)) if self.lanes else 1
@@ -165,10 +174,17 @@ class Taker:
         """What it holds without a lease goes back."""
         self.lanes.pop(lane, None)
         self._free.pop(lane, None)
-        for token in lane.parked:
-            self._shift(-len(self._parked.pop((lane, token)).message.body))
-        lane.parked.clear()
-        self._chore(lane.close())
+        self._shift(-self._parked.drop_all(lane))
+        self._ending += 1
+        self._chore(self._end(lane))
+
+    async def _end(self, lane: Lane) -> None:
+        try:
+            await lane.close()
+        finally:
+            self._ending -= 1
+            self._grow()
+            self._wake()
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -183,8 +199,7 @@ class Taker:
     def arrived(self, lane: Lane, delivery: Delivery) -> None:
         self._free.pop(lane, None)
         lane.since = self._now()
-        lane.parked.add(delivery.token)
-        self._parked[lane, delivery.token] = delivery
+        self._parked.put(lane, delivery)
         self._deal()
         self._grow()
         self._wind()
@@ -200,9 +215,7 @@ class Taker:
             self._await_message(lane)
 
     def withdrawn(self, lane: Lane, token: str) -> None:
-        if token in lane.parked:
-            lane.parked.discard(token)
-            self._shift(-len(self._parked.pop((lane, token)).message.body))
+        self._shift(-self._parked.drop(lane, token))
         lease = lane.leased.pop(token, None)
         if lease is not None:
             self._terms.leases.void(lease)
@@ -249,22 +262,14 @@ class Taker:
 
     def _let_go(self, lane: Lane) -> int:
         """Give back what is parked behind leases, as over several brokers; the bytes freed."""
-        freed = 0
-        for token in list(lane.parked):
-            delivery = self._parked[lane, token]
-            if lane.let_go(delivery):
-                del self._parked[lane, token]
-                freed += len(delivery.message.body)
+        freed = self._parked.let_go(lane)
         self._shift(-freed)
         return freed
 
     def give_way(self, wanted: int) -> int:
         """Let messages nobody has taken go back, the largest first, for `wanted` bytes; the bytes freed."""
-        sizes: Counter[Lane] = Counter()
-        for (lane, _token), delivery in self._parked.items():
-            sizes[lane] += len(delivery.message.body)
         freed = 0
-        for lane, size in sizes.most_common():
+        for lane, size in self._parked.largest():
             if freed >= wanted:
                 break
             if lane.is_idle:
@@ -278,11 +283,8 @@ class Taker:
         """Nobody waits any longer, and what nobody has taken goes back; leases hold until they end."""
         self._stopped = True
         self._wake()
-        for lane in [lane for lane in self.lanes if lane.is_idle and not self._is_opening(lane)]:
-            self._close(lane)
-
-    def _is_opening(self, lane: Lane) -> bool:
-        return not (lane.is_free or lane.parked)
+        for lane in [lane for lane in self.lanes if lane.is_idle and (lane.is_free or lane.parked)]:
+            self._close(lane)  # not what is still being opened
 
     def retire(self) -> None:
         """Its configuration is gone: leases, too, end here."""

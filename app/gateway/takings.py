@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from app.connectors.base import Destination, MQConnector
-from app.domain.errors import Overloaded
+from app.domain.errors import NotSupportedByBroker, Overloaded
 from app.domain.lease import Result, Settled, Settlement
 from app.domain.uri import MqUri
 from app.gateway.closing import close_together
@@ -26,9 +26,12 @@ logger = logging.getLogger("mq_gateway.leases")
 #: Lanes (count) of this process: each holds one message or waits for one, and is a consumer at its broker.
 MAX_LANES = 10_000
 
+#: A Queue, or a Topic with the name of a durable subscription.
+_Source = tuple[MqUri, str | None]
+
 
 class Takings:
-    """Every Queue has one taker, made at its first receive; all of them share the leases.
+    """Every Queue and every durable subscription has one taker, made at its first receive; all share the leases.
 
     `instance` names this replica in leases, and `key` signs them, where it is None one that only this process has;
     `grew` is told of every change of what is held, in bytes.
@@ -52,7 +55,7 @@ class Takings:
         self._grew = grew
         self._bytes: Count[str] = Count()
         self._terms = Terms(self.leases, linger, self._shift, lambda: MAX_LANES - self._lanes())
-        self._takers: dict[MqUri, Taker] = {}
+        self._takers: dict[_Source, Taker] = {}
         #: Of an older configuration, until their lanes are closed.
         self._retired: list[Taker] = []
         #: Lanes of event streams.
@@ -65,8 +68,10 @@ class Takings:
     ) -> list[Lease]:
         """Up to `most` messages, each leased for `seconds` from now on; none where none came within `wait` seconds.
 
-        Raises Unavailable, BrokerRejected, ConfirmTimeout.
+        Raises Unavailable, BrokerRejected, ConfirmTimeout, NotSupportedByBroker.
         """
+        if destination.subscription is not None and not connector.has_subscriptions:
+            raise NotSupportedByBroker(f"{connector.service} has no durable subscriptions")
         leases = await self._taker(destination, connector).take(most, seconds, wait)
         if len(leases) > 1:
             for lease in leases:
@@ -74,20 +79,20 @@ class Takings:
         return leases
 
     def _taker(self, destination: Destination, connector: MQConnector) -> Taker:
-        uri = destination.uri
-        taker = self._takers.get(uri)
+        source = destination.uri, destination.subscription
+        taker = self._takers.get(source)
         if taker is not None and (taker.connector is not connector or taker.destination != destination):
             self._retire(taker)
             taker = None
         if taker is None:
             self._drop_idle()
-            taker = self._takers[uri] = Taker(destination, connector, self._terms)
+            taker = self._takers[source] = Taker(destination, connector, self._terms)
         return taker
 
     def _drop_idle(self) -> None:
         # Where undeclared destinations are allowed, names come without end.
-        for uri in [uri for uri, taker in self._takers.items() if taker.is_idle]:
-            del self._takers[uri]
+        for source in [source for source, taker in self._takers.items() if taker.is_idle]:
+            del self._takers[source]
         self._retired = [taker for taker in self._retired if not taker.is_idle]
 
     def _lanes(self) -> int:
@@ -121,7 +126,7 @@ class Takings:
 
     def token(self, lease: Lease) -> str:
         """What a client calls the lease."""
-        return LeaseName(self.instance, lease.mq_uri, lease.number).signed(self._key)
+        return LeaseName(self.instance, lease.mq_uri, lease.number, lease.subscription).signed(self._key)
 
     # Answers to leases.
 
@@ -134,32 +139,38 @@ class Takings:
         if seen is None or seen.instance == self.instance:
             return None
         name = verify(token, self._key)
-        return name.instance if name is not None and name.mq_uri == settlement.mq_uri else None
+        wanted = settlement.mq_uri, settlement.subscription
+        return name.instance if name is not None and (name.mq_uri, name.subscription) == wanted else None
 
     def settle(self, settlement: Settlement, token: str) -> Settled:
         """What a worker says of a lease of this replica."""
-        uri = settlement.mq_uri
+        uri, subscription = settlement.mq_uri, settlement.subscription
         match settlement.verb:
             case "ack":
-                return Settled(self.ack(uri, token))
+                return Settled(self.ack(uri, token, subscription))
             case "nack":
-                return Settled(self.nack(uri, token, requeue=settlement.requeue, delay=settlement.delay))
+                requeue, delay = settlement.requeue, settlement.delay
+                return Settled(self.nack(uri, token, subscription, requeue=requeue, delay=delay))
             case "renew":
-                return Settled(*self.renew(uri, token, settlement.seconds))
+                return Settled(*self.renew(uri, token, settlement.seconds, subscription))
 
-    def ack(self, mq_uri: MqUri, token: str) -> Result:
+    def ack(self, mq_uri: MqUri, token: str, subscription: str | None = None) -> Result:
         """Done with the message."""
-        name = self._name(mq_uri, token)
+        name = self._name(mq_uri, token, subscription)
         return "unknown" if name is None else self.leases.ack(mq_uri, name.number)
 
-    def nack(self, mq_uri: MqUri, token: str, *, requeue: bool, delay: float) -> Result:
+    def nack(
+        self, mq_uri: MqUri, token: str, subscription: str | None = None, *, requeue: bool, delay: float
+    ) -> Result:
         """Not done: back to the queue after `delay` seconds, or refused for good."""
-        name = self._name(mq_uri, token)
+        name = self._name(mq_uri, token, subscription)
         return "unknown" if name is None else self.leases.nack(mq_uri, name.number, requeue=requeue, delay=delay)
 
-    def renew(self, mq_uri: MqUri, token: str, seconds: float | None) -> tuple[Result, float | None]:
+    def renew(
+        self, mq_uri: MqUri, token: str, seconds: float | None, subscription: str | None = None
+    ) -> tuple[Result, float | None]:
         """Hold it longer: `seconds`, or its own length, from now on; also when it ends (Unix time)."""
-        name = self._name(mq_uri, token)
+        name = self._name(mq_uri, token, subscription)
         if name is None:
             return "unknown", None
         lease = self.leases.find(mq_uri, name.number)
@@ -168,10 +179,11 @@ class Takings:
         self.leases.renew(lease, lease.seconds if seconds is None else seconds)
         return "done", lease.expires_at
 
-    def _name(self, mq_uri: MqUri, token: str) -> LeaseName | None:
-        """Granted by this process, and for this destination."""
+    def _name(self, mq_uri: MqUri, token: str, subscription: str | None) -> LeaseName | None:
+        """Granted by this process, and for this source: who may take from one may not answer for another."""
         name = verify(token, self._key)
-        return name if name is not None and (name.instance, name.mq_uri) == (self.instance, mq_uri) else None
+        wanted = self.instance, mq_uri, subscription
+        return name if name is not None and (name.instance, name.mq_uri, name.subscription) == wanted else None
 
     # What is held.
 
@@ -200,11 +212,11 @@ class Takings:
 
     def retire(self, outdated: Callable[[MqUri], bool]) -> None:
         """What the configuration no longer has as it was: messages go back, leases end."""
-        for uri in list(filter(outdated, self._takers)):
-            self._retire(self._takers[uri])
+        for source in [source for source in self._takers if outdated(source[0])]:
+            self._retire(self._takers[source])
 
     def _retire(self, taker: Taker) -> None:
-        del self._takers[taker.destination.uri]
+        del self._takers[taker.destination.uri, taker.destination.subscription]
         self._retired.append(taker)
         taker.retire()
 

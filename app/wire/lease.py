@@ -23,15 +23,22 @@ MAX_CHARACTERS = 4096
 
 @dataclass(frozen=True, slots=True)
 class LeaseName:
-    """Which lease: `instance` is the replica that granted it, `number` counts there."""
+    """Which lease: `instance` is the replica that granted it, `number` counts there.
+
+    Of a Topic it is of one durable `subscription`.
+    """
 
     instance: str
     mq_uri: MqUri
     number: int
+    subscription: str | None = None
 
     def signed(self, key: bytes) -> str:
         """The token."""
-        payload = _encode(json.dumps([self.instance, str(self.mq_uri), self.number], separators=(",", ":")).encode())
+        parts = [self.instance, str(self.mq_uri), self.number]
+        if self.subscription is not None:
+            parts.append(self.subscription)
+        payload = _encode(json.dumps(parts, separators=(",", ":")).encode())
         signature = hmac.digest(key, payload, hashlib.sha256)[:_SIGNATURE_BYTES]
         return f"{payload.decode()}.{_encode(signature).decode()}"
 
@@ -42,8 +49,8 @@ def peek(token: str) -> LeaseName | None:
         return None
     payload = token.partition(".")[0].encode()
     try:
-        instance, mq_uri, number = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
-        name = LeaseName(str(instance), MqUri.parse(mq_uri), int(number))
+        instance, mq_uri, number, *more = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
+        name = LeaseName(str(instance), MqUri.parse(mq_uri), int(number), *map(str, more))
     except (ValueError, TypeError, AttributeError, RecursionError, OverflowError, GatewayError):
         return None
     return name

@@ -1,20 +1,23 @@
 #!/bin/sh
-# A worker for a Queue in plain shell: takes one message after the other, hands its body to a command, and answers.
+# A worker for a Queue, or a durable subscription of a Topic, in plain shell: takes one message after the other, hands its
+# body to a command, and answers.
 #
 #   worker.sh URL COMMAND [ARGUMENT]...
 #
-# URL is the Queue's, such as http://127.0.0.1:8080/mq/demo/Queues/jobs. COMMAND has the body on its standard input and,
+# URL is the destination's, such as http://127.0.0.1:8080/mq/demo/Queues/jobs. COMMAND has the body on its standard input and,
 # in its environment, MQ_MESSAGE_ID and MQ_REDELIVERED (true or false). Exit code 0: the message is done; any other: it goes
 # back and comes again. So does the message of a worker that dies, when its lease is over.
 #
 #   MQ_LEASE   seconds a message may take (60)
 #   MQ_WAIT    seconds of each wait for a message (20)
+#   MQ_SUBSCRIPTION   of a Topic: the durable subscription to take from
 #   MQ_IDLE    end after a wait in which none came, if set to anything
 #
 # Needs curl and nothing else.
 set -u
 [ $# -ge 2 ] || { echo "usage: $0 URL COMMAND [ARGUMENT]..." >&2; exit 2; }
 queue=$1
+subscription=${MQ_SUBSCRIPTION:+&subscription=$MQ_SUBSCRIPTION}
 shift
 
 folder=$(mktemp -d) || exit 1
@@ -32,7 +35,7 @@ header() {
 while :; do
     status=$(curl --silent --show-error --max-time $((${MQ_WAIT:-20} + 10)) --request POST \
         --header 'Accept: application/octet-stream' --dump-header "$folder/head" --output "$folder/body" \
-        --write-out '%{http_code}' "$queue/receive?wait=${MQ_WAIT:-20}&lease=${MQ_LEASE:-60}") || status=000
+        --write-out '%{http_code}' "$queue/receive?wait=${MQ_WAIT:-20}&lease=${MQ_LEASE:-60}$subscription") || status=000
     case $status in
     200) ;;
     204)
@@ -55,5 +58,5 @@ while :; do
     export MQ_MESSAGE_ID MQ_REDELIVERED
     if "$@" < "$folder/body"; then answer=ack; else answer=nack; fi
     # 207: the lease was over, and the message comes again.
-    curl --silent --show-error --max-time 10 --output /dev/null --request POST "$queue/$answer?lease=$lease"
+    curl --silent --show-error --max-time 10 --output /dev/null --request POST "$queue/$answer?lease=$lease$subscription"
 done

@@ -48,8 +48,9 @@ async def publish(site: Site, destination: Destination, *bodies: bytes, **fields
 
 async def consume(site: Site, destination: Destination, *, prefetch: int = 10) -> tuple[Recorder, Any]:
     recorder = Recorder()
+    acknowledge = destination.uri.is_queue or destination.subscription is not None
     subscription = await site.connector.subscribe(
-        destination, recorder, acknowledge=destination.uri.is_queue, prefetch=prefetch, timeout=WAIT
+        destination, recorder, acknowledge=acknowledge, prefetch=prefetch, timeout=WAIT
     )
     return recorder, subscription
 

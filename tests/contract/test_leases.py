@@ -99,7 +99,7 @@ async def test_a_worker_in_a_loop_needs_no_new_subscription(workers: Workers) ->
     for number in range(30):
         (lease,) = await workers.take()
         assert lease.delivery.message.body == b"%02d" % number
-        taker = workers.takings._takers[workers.jobs.uri]
+        taker = workers.takings._takers[workers.jobs.uri, None]
         assert len(taker.lanes) == 1
         assert workers.ack(lease) == ["done"]
 

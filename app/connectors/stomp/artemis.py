@@ -7,8 +7,9 @@ VersionedStompFrameHandler, ServerConsumerImpl). Not run against a real one.
 from __future__ import annotations
 
 from app.connectors.base import Destination
-from app.connectors.stomp.activemq import ActiveMQ
+from app.connectors.stomp.activemq import ActiveMQ, durable_name
 from app.connectors.stomp.dialect import Headers, ReplyQueues
+from app.domain.errors import NotSupportedByBroker
 from app.domain.message import Publication
 
 #: Bytes for which a message counts in the window, which has bytes where others have a number of messages: the
@@ -34,11 +35,25 @@ class Artemis(ActiveMQ):
         routing = self._routing(destination)
         return {} if routing is None else {"destination-type": routing}
 
+    def check_subscription(self, destination: Destination, client_id: str | None) -> None:
+        if client_id is None:
+            raise NotSupportedByBroker(
+                f"{destination.uri} has `subscriptions`: {self.name} needs the service's `client_id` for them"
+            )
+
+    def is_shared(self, destination: Destination) -> bool:
+        return True
+
+    def _virtual_queue(self, destination: Destination) -> str | None:
+        return None
+
     def subscribe_headers(self, destination: Destination, prefetch: int | None) -> Headers:
         routing = self._routing(destination)
         headers = {} if routing is None else {"subscription-type": routing}
         if prefetch is not None:
             headers["consumer-window-size"] = str(_ONE_MESSAGE if prefetch == 1 else prefetch * _MESSAGE)
+        if destination.subscription is not None:
+            headers["durable-subscription-name"] = durable_name(destination)
         return headers
 
     def ended_somebody(self, text: str) -> bool:

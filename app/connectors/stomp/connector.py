@@ -15,6 +15,7 @@ from app.connectors.stomp.alias import Alias
 from app.connectors.stomp.consumers import Consumers
 from app.connectors.stomp.declarations import Declarations, paths
 from app.connectors.stomp.dialect import Dialect
+from app.connectors.stomp.keeping import Keeping
 from app.connectors.stomp.known_paths import known_paths
 from app.connectors.stomp.link import Link, Residents
 from app.connectors.stomp.member import Member, Neighbours
@@ -39,9 +40,12 @@ class StompMQConnector(MQConnector):
     """Publishes with a receipt each; subscriptions outlive the connection; a request ends as exactly one outcome.
 
     With `connections: split` publishing has a connection of its own: a broker that does not read from one that
-    publishes (RabbitMQ under a memory alarm) still takes the ACKs of the other. Streams are read on one more, once
-    somebody reads them. With `consume_from: all` every address has one for consuming, beside the one that publishes.
+    publishes (RabbitMQ under a memory alarm) still takes the ACKs of the other. Streams, and RabbitMQ's durable
+    subscriptions, are read on one more, once somebody reads them. With `consume_from: all` every address has one for
+    consuming, beside the one that publishes.
     """
+
+    has_subscriptions = True
 
     def __init__(self, service: str, settings: ServiceSettings, context: ConnectorContext) -> None:
         super().__init__(service, settings, context)
@@ -52,14 +56,15 @@ class StompMQConnector(MQConnector):
         neighbours = Neighbours(self._welcome, self._changed, context.on_event)
         self._alias = Alias(service, settings, self._quarantine, neighbours) if settings.consume_from == "all" else None
         self._stream_link = self._link(f"{service} (streams)")
-        self._streams = Declarations(self._links[0], self._quarantine, self._stream_topics)
+        self._keeping = Keeping(settings, self._links[-1])
+        self._declarations = Declarations(self._links[0], self._quarantine, self._backed_topics, self._keeping)
         self._publisher = Publisher(
-            service, settings, self._links[0], self._quarantine, self._streams, window=context.in_flight
+            service, settings, self._links[0], self._quarantine, self._declarations, window=context.in_flight
         )
         self._replies = Replies(service, context.in_flight, context.on_event)
         self._requester = Requester(service, self._publisher, self._replies)
         self._consumers = Consumers(service, settings, self._links[-1], self._quarantine)
-        self._reading = Reading(service, settings, self._stream_link, self._quarantine, self._streams)
+        self._reading = Reading(service, settings, self._stream_link, self._quarantine, self._declarations)
         self._running: list[asyncio.Task[None]] = []
 
     def _link(self, name: str) -> Link:
@@ -125,10 +130,26 @@ class StompMQConnector(MQConnector):
     ) -> Subscription:
         if start is not None:
             return await self._reading.subscribe(destination, listener, prefetch=prefetch, timeout=timeout, start=start)
+        if destination.subscription is not None:
+            return await self._take_up(destination, listener, prefetch, timeout)
         consumers = self._alias or self._consumers
         return await consumers.subscribe(
             destination, listener, acknowledge=acknowledge, prefetch=prefetch, timeout=timeout
         )
+
+    async def _take_up(
+        self, destination: Destination, listener: Listener, prefetch: int, timeout: float
+    ) -> Subscription:
+        """Consume from a durable subscription, once it stands."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        session = await self._declarations.session([destination], timeout)
+        left = deadline - asyncio.get_running_loop().time()
+        if session.dialect.reads_apart:
+            return await self._reading.subscribe(destination, listener, prefetch=prefetch, timeout=left, start=None)
+        return await self._consumers.subscribe(destination, listener, acknowledge=True, prefetch=prefetch, timeout=left)
+
+    def is_shared(self, destination: Destination) -> bool:
+        return self._dialect.is_shared(destination)
 
     def quarantined(self, destination: Destination) -> bool:
         with contextlib.suppress(InvalidName):
@@ -148,8 +169,8 @@ class StompMQConnector(MQConnector):
             return self._reading.restore(session)
         self._quarantine.up(link, session)
         if link == self._links[0].name:
-            self._streams.up(session)
-            self._consumers.chore(self._streams.declare())
+            self._declarations.up(session)
+            self._consumers.chore(self._declarations.declare())
         return self._consumers.restore(session) if link == self._links[-1].name else _nothing()
 
     @property
@@ -160,11 +181,11 @@ class StompMQConnector(MQConnector):
     def _all_links(self) -> tuple[Link, ...]:
         return (*self._links, *(member.link for member in self._members), self._stream_link)
 
-    def _stream_topics(self) -> list[Destination]:
+    def _backed_topics(self) -> list[Destination]:
         return [
             Destination(MqUri(self.service, DestinationType.TOPICS, name), settings)
             for name, settings in self.settings.topics.items()
-            if settings.is_stream
+            if settings.is_backed
         ]
 
     def _subscription_ended(self, session: Session, path: str) -> None:
@@ -172,7 +193,7 @@ class StompMQConnector(MQConnector):
 
         It is made when somebody wants the queue again; nobody else is to notice what happened to it.
         """
-        self._streams.forget()
+        self._declarations.forget()
         if not (session.dialect.declares_once and path.startswith("/queue/")):
             return
         for each in (session, *(link.current for link in self._links)):
@@ -208,7 +229,7 @@ class StompMQConnector(MQConnector):
         if _kind(settings) != _kind(self.settings):
             return False
         same = settings.model_dump(exclude=_DECLARATIONS) == self.settings.model_dump(exclude=_DECLARATIONS)
-        self.settings = self._publisher.settings = settings
+        self.settings = self._publisher.settings = self._keeping.settings = settings
         self._consumers.settings = self._reading.consumers.settings = settings
         self._requester.forgive()
         if not same:
@@ -218,9 +239,9 @@ class StompMQConnector(MQConnector):
         for link in self._all_links:
             if link.current is not None:
                 self._learn(link.current)
-        self._streams.forget_refusals()
+        self._declarations.forget_refusals()
         if self._links[0].current is not None:
-            self._consumers.chore(self._streams.declare())
+            self._consumers.chore(self._declarations.declare())
         return True
 
     def _apply(self) -> None:

@@ -58,6 +58,8 @@ class Dialect:
     keeps_unacked: ClassVar[bool] = False
     #: Whether the broker declares a queue once for each connection, and later takes it for granted.
     declares_once: ClassVar[bool] = False
+    #: Whether a SUBSCRIBE that names what is not there ends the connection: durable subscriptions are read on another.
+    reads_apart: ClassVar[bool] = False
     #: Seconds after which the broker ends a connection that holds an unacked delivery, where none are configured.
     consumer_timeout: ClassVar[float | None] = None
     #: Whether a SEND in a transaction is answered at once; otherwise the RECEIPT comes after COMMIT.
@@ -100,6 +102,22 @@ class Dialect:
             if path.startswith(prefix):
                 return _speakable(MqUri(service, kind, self.unquote(path.removeprefix(prefix))))
         return None
+
+    # Durable named subscriptions of Topics.
+
+    def check_subscription(self, destination: Destination, client_id: str | None) -> None:
+        """Refuse a durable subscription that this broker cannot keep; raises NotSupportedByBroker."""
+        raise NotSupportedByBroker(
+            f"{destination.uri} has `subscriptions`, which {self.server or self.name} cannot keep"
+        )
+
+    def source(self, destination: Destination) -> str:
+        """The STOMP destination of those who consume."""
+        return self.path(destination)
+
+    def is_shared(self, _destination: Destination) -> bool:
+        """Whether several may consume at the same time."""
+        return True
 
     # Frames.
 

@@ -11,7 +11,7 @@ from functools import partial
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination
 from app.connectors.stomp.confirms import Pending
-from app.connectors.stomp.declarations import Declarations
+from app.connectors.stomp.declarations import Declarations, behind
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link
 from app.connectors.stomp.quarantine import Quarantine
@@ -60,7 +60,7 @@ class Publisher:
         settings: ServiceSettings,
         link: Link,
         quarantine: Quarantine,
-        streams: Declarations,
+        declarations: Declarations,
         *,
         window: int,
     ) -> None:
@@ -70,7 +70,7 @@ class Publisher:
         self._service = service
         self._link = link
         self._quarantine = quarantine
-        self._streams = streams
+        self._declarations = declarations
         self._window = window
         self._transactions = asyncio.Semaphore(MAX_OPEN)
         self._turn = asyncio.Lock()
@@ -110,15 +110,15 @@ class Publisher:
             await self._send(session, destination, publication, patience, confirm=confirm)
 
     async def session(self, destination: Destination, patience: Patience) -> Session:
-        """The connection for a publish to this destination, once the stream behind it stands, where there is one.
+        """The connection for a publish to this destination, once what is to stand behind it stands.
 
         Raises BrokerUnavailable, Draining, InvalidName, NotSupportedByBroker.
         """
         session = self._link.current or await self._link.session(patience.left)
         if session.stale and session.dialect.path(destination) in session.stale:
             session = await self._link.renewed(patience.left)
-        if destination.settings.is_stream:
-            session = await self._streams.session(destination, patience.left)
+        if destination.settings.is_backed:
+            session = await self._declarations.session(behind(destination), patience.left)
         return session
 
     async def ask(

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from app.connectors.base import Destination
 from app.connectors.stomp.dialect import Dialect, Headers, ReplyQueues, bad_name
-from app.domain.errors import FieldError, InvalidHeader
+from app.domain.errors import FieldError, InvalidHeader, NotSupportedByBroker
 from app.domain.message import Publication
-from app.domain.uri import MqUri
+from app.domain.uri import MqUri, subscription_queue
 
 #: Bytes of a property in AMQP 0-9-1 (section 4.2.5.3, "short string").
 _SHORT_STRING = 255
@@ -34,6 +34,7 @@ class RabbitMQ(Dialect):
     max_header_line = 100 * 1024
     nack_requeues = True
     keeps_unacked = True
+    reads_apart = True
     declares_once = True  # observed: a SEND to a queue deleted meanwhile gets a RECEIPT, and is lost
     reply_queues = ReplyQueues.IMPLIED
     consumer_timeout = 1800.0  # rabbitmq.com/docs/consumers, since 3.8.17
@@ -68,10 +69,22 @@ class RabbitMQ(Dialect):
     def unquote(self, name: str) -> str:
         return name.replace("%2F", "/")
 
+    def check_subscription(self, destination: Destination, client_id: str | None) -> None:
+        if not self.path(destination).startswith(("/topic/", "/exchange/")):
+            raise NotSupportedByBroker(f"{destination.uri} has `subscriptions`, and is no topic at the broker")
+
+    def source(self, destination: Destination) -> str:
+        # Not /queue/, which makes a queue that is not there, without its binding. And not the Topic: see keeping.py.
+        if destination.subscription is None:
+            return self.path(destination)
+        return "/amq/queue/" + self.quote(subscription_queue(destination.uri.name, destination.subscription))
+
     def ttl(self, milliseconds: int) -> Headers:
         return {"expiration": str(milliseconds)}
 
     def subscribe_headers(self, destination: Destination, prefetch: int | None) -> Headers:
+        if destination.subscription is not None:  # its queue has its arguments from the one who made it
+            return {} if prefetch is None else {self.prefetch_header: str(prefetch)}
         headers = Dialect.subscribe_headers(self, destination, prefetch)
         if not destination.uri.is_queue and destination.settings.destination is None:
             # The queue behind a Topic's subscription goes with the connection; RabbitMQ 4 deprecates transient

@@ -1,4 +1,7 @@
-"""A connection of its own for those who read streams: what RabbitMQ ends for their sake is nobody else's."""
+"""A connection of its own for those who read streams and durable subscriptions at RabbitMQ.
+
+A reader names the queue itself, and where that is not there RabbitMQ ends the connection: it is to be nobody else's.
+"""
 
 from __future__ import annotations
 
@@ -21,32 +24,32 @@ class Reading:
     """The connection is made when somebody reads, and what is read is declared before."""
 
     def __init__(
-        self, service: str, settings: ServiceSettings, link: Link, quarantine: Quarantine, streams: Declarations
+        self, service: str, settings: ServiceSettings, link: Link, quarantine: Quarantine, declarations: Declarations
     ) -> None:
         self.consumers = Consumers(service, settings, link, quarantine)
         #: Empty as long as nobody reads.
         self.running: list[asyncio.Task[None]] = []
         self._link = link
         self._is_closed = False
-        self._streams = streams
+        self._declarations = declarations
 
     async def subscribe(
-        self, destination: Destination, listener: Listener, *, prefetch: int, timeout: float, start: StreamStart
+        self, destination: Destination, listener: Listener, *, prefetch: int, timeout: float, start: StreamStart | None
     ) -> Subscription:
-        """As MQConnector.subscribe."""
+        """As MQConnector.subscribe; without `start` of a durable subscription."""
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             return await self._subscribe(destination, listener, prefetch, deadline, start)
         except BrokerRejected:  # somebody may have deleted it: it is made anew, once
-            self._streams.forget()
+            self._declarations.forget()
             return await self._subscribe(destination, listener, prefetch, deadline, start)
 
     async def _subscribe(
-        self, destination: Destination, listener: Listener, prefetch: int, deadline: float, start: StreamStart
+        self, destination: Destination, listener: Listener, prefetch: int, deadline: float, start: StreamStart | None
     ) -> Subscription:
         clock = asyncio.get_running_loop().time
-        if not self._streams.is_known(destination):  # the other connection may be down, or not read from
-            await self._streams.session(destination, deadline - clock())
+        if not self._declarations.is_known(destination):  # the other connection may be down, or not read from
+            await self._declarations.session([destination], deadline - clock())
         if self._is_closed:
             raise Draining(f"{self._link.name} takes no new work", retry_after=1)
         if not self.running:
@@ -62,4 +65,4 @@ class Reading:
 
     def restore(self, session: Session) -> Coroutine[Any, Any, None]:
         """On a new connection: a broker that has lost its streams has them again, before a reader finds none."""
-        return self.consumers.restore(session, self._streams.until_declared)
+        return self.consumers.restore(session, self._declarations.until_declared)

@@ -80,8 +80,8 @@ class StompSubscription(Subscription):
             session.forget(pending)
 
     def path(self, dialect: Dialect) -> str:
-        """What it subscribes to: of a stream the queue itself, not the Topic."""
-        return dialect.path(self.destination) if self._cursor is None else reading_path(dialect, self.destination)
+        """What it subscribes to: of a stream or a durable subscription the queue itself, not the Topic."""
+        return dialect.source(self.destination) if self._cursor is None else reading_path(dialect, self.destination)
 
     def _subscribe(self, session: Session) -> tuple[str, Pending]:
         if self._cursor is None:

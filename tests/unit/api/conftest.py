@@ -16,7 +16,7 @@ SERVICES: dict[str, Any] = {
     "demo": {
         "mq_type": "Memory",
         "queues": {"jobs": {}, "text": {"default_content_type": "text/plain"}, "lax": {"check_json": False}},
-        "topics": {"events": {}},
+        "topics": {"events": {}, "alerts": {"subscriptions": ["archiver", "mailer"]}},
     },
     "other": {"mq_type": "Memory", "queues": {"replies": {}}},
 }

@@ -59,7 +59,7 @@ def _queued(context: Context, queue: str = "jobs") -> list[Message]:
     """What is in a queue in memory."""
     connector = context.gateway._registry.connector("demo")
     assert isinstance(connector, MemoryMQConnector)
-    found = connector._queues.get(MqUri.parse(f"demo::Queues::{queue}"))
+    found = connector._queues.get((MqUri.parse(f"demo::Queues::{queue}"), None))
     return [stored.message for stored in found._waiting] if found else []
 
 

@@ -187,6 +187,24 @@ async def test_topics_and_what_is_not_there(context: Context) -> None:
         await handler(Call().exchange(), MqUri.parse("demo::Queues::none"))
 
 
+async def test_a_subscription_of_a_topic(context: Context, worker: Worker) -> None:
+    alerts = MqUri.parse("demo::Topics::alerts")
+    publication = Publication(body=b"fire", message_id="m-1", content_type="text/plain")
+    await worker.gateway.publish(worker.gateway.resolve(alerts), publication, timeout=5)
+    for name in ("archiver", "mailer"):
+        call = Call(query=b"subscription=" + name.encode())
+        await worker.handler(call.exchange(), alerts)
+        (found,) = call.json["messages"]
+        assert (found["body"], found["mq_uri"]) == ("fire", str(alerts))
+        lease = peek(found["lease"])
+        assert lease is not None
+        assert lease.subscription == name
+    with pytest.raises(NotFound, match="declares no subscription 'other'"):
+        await worker.handler(Call(query=b"subscription=other").exchange(), alerts)
+    with pytest.raises(MethodNotAllowed, match="name one of"):
+        await worker.handler(Call().exchange(), alerts)
+
+
 async def test_places_are_bounded(context: Context, worker: Worker) -> None:
     asking = [asyncio.ensure_future(worker.receive("wait=20")) for _ in range(context.settings.limits.streams)]
     await turns()

@@ -11,7 +11,14 @@ import pytest
 from app.api.context import Context
 from app.api.receive import Receiving
 from app.api.settle import Ack, Nack, Renew, Settle
-from app.domain.errors import BadRequest, InvalidJson, InvalidParameter, MethodNotAllowed, UnsupportedEncoding
+from app.domain.errors import (
+    BadRequest,
+    InvalidJson,
+    InvalidParameter,
+    MethodNotAllowed,
+    NotFound,
+    UnsupportedEncoding,
+)
 from app.domain.message import Publication
 from app.domain.uri import MqUri
 from tests.unit.api.asgi import Call, piece
@@ -142,6 +149,23 @@ async def test_what_is_no_body(worker: Worker, context: Context) -> None:
         await Ack(context)(Call(headers=((b"content-encoding", b"gzip"),)).exchange(), JOBS)
     with pytest.raises(BadRequest):
         await worker.say(Ack, query="leases=x")
+
+
+@pytest.mark.parametrize(
+    ("what", "body"), [(Ack, {}), (Nack, {"delay": 0}), (Nack, {"requeue": False}), (Renew, {"lease": 5})]
+)
+async def test_a_lease_of_a_subscription_is_answered_there(
+    worker: Worker, context: Context, what: type[Settle], body: dict[str, Any]
+) -> None:
+    alerts, gateway = MqUri.parse("demo::Topics::alerts"), context.gateway
+    await gateway.publish(gateway.resolve(alerts), Publication(body=b"x", message_id="m-1"), timeout=5)
+    call = Call(query=b"subscription=archiver")
+    await Receiving(context)(call.exchange(), alerts)
+    said = {"leases": [one["lease"] for one in call.json["messages"]], **body}
+    assert results(await worker.say(what, said, "subscription=mailer", alerts)) == ["unknown"]
+    assert results(await worker.say(what, said, "subscription=archiver", alerts)) == ["done"]
+    with pytest.raises(NotFound):
+        await worker.say(what, said, "subscription=other", alerts)
 
 
 async def test_while_draining_leases_can_still_be_answered(worker: Worker, context: Context) -> None:

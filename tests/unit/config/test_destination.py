@@ -33,13 +33,26 @@ def test_arguments_and_a_destination_exclude_each_other() -> None:
         QueueSettings(arguments=arguments, destination="/queue/x")
 
 
-@pytest.mark.parametrize(
-    "option",
-    [{"subscriptions": ["a"]}],
-)
-def test_later_options_are_refused(option: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match="not supported in this version"):
-        TopicSettings.model_validate(option)
+@pytest.mark.parametrize("name", ["", "a.b", "a b", "a::b", "a>", "ü", "x" * 65])
+def test_a_subscription_has_a_name_that_every_broker_takes(name: str) -> None:
+    with pytest.raises(ValidationError, match="1 to 64 of"):
+        TopicSettings(subscriptions=["fine", name])
+
+
+def test_subscriptions_have_names_of_their_own() -> None:
+    assert TopicSettings.model_validate({"subscriptions": "archiver, mail-er_2"}).subscriptions == [
+        "archiver",
+        "mail-er_2",
+    ]
+    with pytest.raises(ValidationError, match="twice"):
+        TopicSettings(subscriptions=["a", "a"])
+
+
+def test_what_the_broker_has_to_have_before_a_publish() -> None:
+    assert not QueueSettings().is_backed
+    assert not TopicSettings().is_backed
+    assert TopicSettings(subscriptions=["a"]).is_backed
+    assert TopicSettings(replay="stream").is_backed
 
 
 def test_a_schema_is_read_with_the_configuration(tmp_path: Path) -> None:

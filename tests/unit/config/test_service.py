@@ -175,3 +175,9 @@ def test_senseless_values_are_refused(option: dict[str, object]) -> None:
 def test_is_no_section_but_a_word() -> None:
     with pytest.raises(ValidationError):
         ServiceSettings.model_validate("broker")
+
+
+def test_a_subscription_and_its_topic_have_one_name_at_the_broker() -> None:
+    _service(topics={"t" * 250: {"subscriptions": ["abc"]}})
+    with pytest.raises(ValidationError, match="too long"):
+        _service(topics={"t" * 250: {"subscriptions": ["abcd"]}})

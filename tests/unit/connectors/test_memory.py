@@ -429,3 +429,50 @@ async def test_replies_in_a_transaction_are_answers_and_nothing_is_kept(site: Si
     reply = await asking
     assert (reply.body, reply.mq_uri) == (b"first", QUEUE.uri)
     assert site.connector.buffered == 0
+
+
+# Durable subscriptions.
+
+
+KEPT = Destination(MqUri.parse("m::Topics::alerts"), TopicSettings(subscriptions=["archiver", "mailer"]))
+
+
+def of(name: str) -> Destination:
+    return replace(KEPT, subscription=name)
+
+
+async def test_each_subscription_keeps_its_own_copy_for_whoever_comes(site: Site) -> None:
+    listener = await site.consume(of=KEPT, acknowledge=False)
+    await site.put(b"1", b"2", to=KEPT)
+    one, other = await site.consume(of=of("archiver")), await site.consume(of=of("mailer"))
+    assert one.bodies == other.bodies == listener.bodies == [b"1", b"2"]
+    assert one.subscription.ack(one.deliveries[0])
+    await one.subscription.close(0)
+    again = await site.consume(of=of("archiver"))
+    assert again.bodies == [b"2"]
+    assert again.deliveries[0].message.redelivered
+    assert not other.deliveries[1].message.redelivered
+
+
+async def test_where_one_copy_has_no_place_nobody_gets_any(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_queue, "MAX_MESSAGES", 3)
+    listener = await site.consume(of=KEPT, acknowledge=False)
+    await site.put(b"1", to=KEPT)
+    with pytest.raises(Overloaded):
+        await site.put(b"2", to=KEPT)
+    assert listener.bodies == [b"1"]
+    assert (await site.consume(of=of("archiver"))).bodies == [b"1"]
+
+
+async def test_a_subscription_that_is_taken_away_leaves_nothing(site: Site) -> None:
+    topics = {"alerts": {"subscriptions": ["archiver", "mailer"]}}
+    assert site.connector.reconfigure(ServiceSettings.model_validate({"mq_type": "Memory", "topics": topics}))
+    await site.put(b"1", b"2", to=KEPT)
+    worker = await site.consume(of=of("archiver"), prefetch=1)
+    topics = {"alerts": {"subscriptions": ["mailer"]}}
+    assert site.connector.reconfigure(ServiceSettings.model_validate({"mq_type": "Memory", "topics": topics}))
+    await worker.subscription.close(0)
+    assert (await site.consume(of=of("mailer"))).bodies == [b"1", b"2"]
+    assert site.connector._room._messages == 2
+    assert site.connector.reconfigure(ServiceSettings.model_validate({"mq_type": "Memory"}))
+    assert site.connector._queues == {}

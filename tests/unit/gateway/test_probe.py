@@ -86,6 +86,17 @@ async def test_streams_need_a_broker_that_has_them(start: Start) -> None:
     assert "ActiveMQ/5.17.2 has no streams, which `replay: stream` of alerts needs" in found.text
 
 
+async def test_subscriptions_need_a_broker_that_keeps_them(start: Start) -> None:
+    topics = {"alerts": {"subscriptions": ["archiver"]}}
+    active = Frame("CONNECTED", {"version": "1.2", "server": "ActiveMQ/5.17.2"}).encode()
+    port = await start(lambda frame: active if frame.command == "CONNECT" else _polite(frame))
+    found = (await _findings(port=port, topics=topics))[1]
+    assert not found.good
+    assert "ActiveMQ/5.17.2 cannot do what is configured" in found.text
+    assert "client_id" in found.text
+    assert all(finding.good for finding in await _findings(port=port, topics=topics, client_id="gateway"))
+
+
 async def test_each_address_is_tried_on_its_own(start: Start) -> None:
     port = await start(_polite)
     refused = await start(lambda _frame: Frame("ERROR", {"message": "Bad CONNECT"}, b"Access refused").encode())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.connectors.base import Destination
-from app.domain.errors import BrokerRejected, BrokerUnavailable, Internal, Overloaded
+from app.domain.errors import BrokerRejected, BrokerUnavailable, Internal, NotSupportedByBroker, Overloaded
 from app.domain.lease import UNKNOWN, Settled, Settlement
 from app.domain.uri import MqUri
 from app.gateway import takings as module
@@ -18,7 +19,7 @@ from app.gateway.stream import Counts
 from app.gateway.take import MAX_BYTES
 from app.gateway.takings import Takings
 from app.telemetry.metrics import Metrics
-from tests.unit.gateway.fakes import FakeConnector, FakeSubscription, queue, turns
+from tests.unit.gateway.fakes import FakeConnector, FakeSubscription, queue, topic, turns
 
 WAIT = 5.0
 
@@ -194,7 +195,7 @@ async def test_what_the_broker_says_no_to(bench: Bench) -> None:
     bench.connector.refusals = [BrokerUnavailable("down")]
     with pytest.raises(BrokerUnavailable):
         await bench.take(20)
-    assert not bench.takings._takers[bench.jobs.uri].lanes
+    assert not bench.takings._takers[bench.jobs.uri, None].lanes
 
 
 async def test_a_defect_of_a_connector_leaves_nobody_waiting(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -202,7 +203,7 @@ async def test_a_defect_of_a_connector_leaves_nobody_waiting(bench: Bench, caplo
     with pytest.raises(Internal):
         await bench.take()
     assert "a defect" in caplog.text
-    assert not bench.takings._takers[bench.jobs.uri].lanes
+    assert not bench.takings._takers[bench.jobs.uri, None].lanes
 
 
 async def test_a_refusal_that_leaves_lanes_is_no_failure(bench: Bench) -> None:
@@ -473,7 +474,7 @@ async def test_takers_of_queues_nobody_takes_from_are_forgotten() -> None:
     await until(lambda: not bench.open_lanes)
     await turns()
     await bench.take(wait=0)
-    assert list(bench.takings._takers) == [bench.jobs.uri]
+    assert list(bench.takings._takers) == [(bench.jobs.uri, None)]
 
 
 async def test_how_leases_ended_is_counted(bench: Bench) -> None:
@@ -509,3 +510,85 @@ async def test_too_much_memory_takes_what_is_behind_leases_too(bench: Bench) -> 
     assert bench.takings.give_way(5) == 10
     assert bench.lanes[0].left == ["2"]
     assert bench.ack(lease) == "done"
+
+
+# Durable subscriptions.
+
+
+def kept(name: str = "archiver") -> Destination:
+    return replace(topic("alerts", subscriptions=["archiver", "mailer"]), subscription=name)
+
+
+class Keeper(FakeConnector):
+    """Knows durable subscriptions, each with room for one consumer."""
+
+    has_subscriptions = True
+
+    def is_shared(self, destination: Destination) -> bool:
+        return destination.subscription is None
+
+
+@pytest.fixture
+def keeper(bench: Bench) -> Bench:
+    bench.connector = Keeper()
+    return bench
+
+
+async def test_subscriptions_of_a_topic_are_apart(keeper: Bench) -> None:
+    tasks = [await keeper.taking(destination=kept(name)) for name in ("archiver", "mailer")]
+    assert len(keeper.open_lanes) == 2
+    for at, lane in enumerate(keeper.lanes):
+        lane.deliver(b"%d" % at)
+    (one,), (other,) = [await task for task in tasks]
+    assert one.mq_uri == other.mq_uri == kept().uri
+    takings = keeper.takings
+    token = takings.token(one)
+    assert takings.ack(one.mq_uri, token) == "unknown"
+    assert takings.nack(one.mq_uri, token, "mailer", requeue=True, delay=0) == "unknown"
+    assert takings.renew(one.mq_uri, token, 5, "mailer") == ("unknown", None)
+    assert takings.renew(one.mq_uri, token, 5, "archiver")[0] == "done"
+    assert takings.ack(one.mq_uri, token, "archiver") == "done"
+    assert takings.leases.of(kept().uri) == 1
+
+
+async def test_where_there_may_be_one_consumer_there_is_one(keeper: Bench) -> None:
+    first = await keeper.taking(5, destination=kept())
+    second = await keeper.taking(destination=kept())
+    assert len(keeper.lanes) == 1
+    keeper.lanes[0].deliver(b"1")
+    (lease,) = await first
+    await turns()
+    assert len(keeper.lanes) == 1
+    assert keeper.takings.ack(lease.mq_uri, keeper.takings.token(lease), "archiver") == "done"
+    keeper.lanes[0].deliver(b"2")
+    assert len(await second) == 1
+
+
+async def test_the_next_consumer_comes_when_the_end_of_the_last_is_confirmed(keeper: Bench) -> None:
+    first = await keeper.taking(destination=kept())
+    keeper.lanes[0].deliver(b"1")
+    (lease,) = await first
+    keeper.lanes[0].closing.clear()
+    token = keeper.takings.token(lease)
+    assert keeper.takings.nack(lease.mq_uri, token, "archiver", requeue=True, delay=0) == "done"
+    second = await keeper.taking(destination=kept(), wait=0)
+    assert len(keeper.lanes) == 1
+    keeper.lanes[0].closing.set()
+    await until(lambda: len(keeper.lanes) == 2)
+    keeper.lanes[1].deliver(b"1")
+    assert len(await second) == 1
+
+
+async def test_a_connector_that_knows_no_subscriptions_is_not_asked(bench: Bench) -> None:
+    with pytest.raises(NotSupportedByBroker, match="no durable subscriptions"):
+        await bench.take(destination=kept())
+    assert bench.connector.asked == []
+
+
+async def test_a_topic_that_changed_ends_what_its_subscriptions_gave(keeper: Bench) -> None:
+    first = await keeper.taking(destination=kept())
+    keeper.lanes[0].deliver(b"1")
+    (lease,) = await first
+    keeper.takings.retire(lambda uri: uri == kept().uri)
+    assert lease.over
+    await until(lambda: not keeper.open_lanes)

@@ -57,3 +57,15 @@ def test_a_payload_that_says_nothing(payload: object) -> None:
 
 def test_what_is_too_long_is_not_looked_at() -> None:
     assert peek(NAME.signed(KEY) + "x" * MAX_CHARACTERS) is None
+
+
+def test_a_lease_of_a_subscription_names_it() -> None:
+    topic = MqUri.parse("svc::Topics::alerts")
+    name = LeaseName("here", topic, 7, "archiver")
+    assert verify(name.signed(KEY), KEY) == name
+    assert verify(LeaseName("here", topic, 7).signed(KEY), KEY) != name
+
+
+@pytest.mark.parametrize("parts", [["here", "s::Queues::q"], ["here", "s::Queues::q", 1, "a", "b"]])
+def test_a_name_has_its_parts(parts: list[object]) -> None:
+    assert peek(base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()) is None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from app.connectors.stomp.activemq import ActiveMQ
 from app.connectors.stomp.artemis import Artemis
 from app.connectors.stomp.rabbitmq import RabbitMQ
+from app.domain.errors import NotSupportedByBroker
 from tests.unit.connectors.stomp.samples import publication, queue, topic
 
 
@@ -26,3 +31,17 @@ def test_only_artemis_is_told_what_is_sent_again() -> None:
     assert "_AMQ_DUPL_ID" not in Artemis().send_headers(publication())
     for other in (ActiveMQ(), RabbitMQ()):
         assert other.send_headers(again) == other.send_headers(publication())
+
+
+def test_a_durable_subscription_goes_by_the_client_id() -> None:
+    kept = replace(topic("VirtualTopic.a", subscriptions=["archiver"]), subscription="archiver")
+    with pytest.raises(NotSupportedByBroker, match="client_id"):
+        Artemis().check_subscription(kept, None)
+    Artemis().check_subscription(kept, "gateway")
+    assert Artemis().source(kept) == "/topic/VirtualTopic.a"
+    assert Artemis().is_shared(kept)
+    assert Artemis().subscribe_headers(kept, 1) == {
+        "subscription-type": "MULTICAST",
+        "consumer-window-size": "1",
+        "durable-subscription-name": "VirtualTopic.a.archiver",
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -274,3 +275,71 @@ def test_a_property_of_amqp_has_255_bytes(name: str) -> None:
 )
 def test_message_ids(dialect: Dialect, headers: dict[str, str], expected: str) -> None:
     assert dialect.message_id(headers) == expected
+
+
+# Durable subscriptions.
+
+
+def kept(name: str = "alerts", **settings: Any) -> Destination:
+    return replace(topic(name, subscriptions=["archiver"], **settings), subscription="archiver")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "destination", "path"),
+    [
+        (RabbitMQ(), kept(), "/amq/queue/alerts::archiver"),
+        (RabbitMQ(), kept("a/b"), "/amq/queue/a%2Fb::archiver"),
+        (RabbitMQ(), kept(destination="/exchange/logs/app.#"), "/amq/queue/alerts::archiver"),
+        (ActiveMQ(), kept(), "/topic/alerts"),
+        (ActiveMQ(), kept("VirtualTopic.a"), "/queue/Consumer.archiver.VirtualTopic.a"),
+        (ActiveMQ(), kept(destination="/topic/VirtualTopic.a"), "/queue/Consumer.archiver.VirtualTopic.a"),
+        (ActiveMQ(), topic("VirtualTopic.a"), "/topic/VirtualTopic.a"),
+        (RabbitMQ(), topic(), "/topic/status"),
+    ],
+)
+def test_what_is_consumed_from(dialect: Dialect, destination: Destination, path: str) -> None:
+    assert dialect.source(destination) == path
+
+
+def test_a_consumer_of_a_durable_subscription_declares_nothing() -> None:
+    assert RabbitMQ().subscribe_headers(kept(arguments={"x-max-length": "9"}), 1) == {"prefetch-count": "1"}
+    assert RabbitMQ().subscribe_headers(kept(), None) == {}
+    assert ActiveMQ().subscribe_headers(kept("VirtualTopic.a"), 1) == {"activemq.prefetchSize": "1"}
+    assert ActiveMQ().subscribe_headers(kept(), 0) == {
+        "activemq.prefetchSize": "0",
+        "activemq.subscriptionName": "alerts.archiver",
+    }
+
+
+def test_who_shares_a_durable_subscription() -> None:
+    assert RabbitMQ().is_shared(kept())
+    assert ActiveMQ().is_shared(kept("VirtualTopic.a"))
+    assert not ActiveMQ().is_shared(kept())
+    assert ActiveMQ().is_shared(topic())
+
+
+@pytest.mark.parametrize(
+    ("dialect", "destination", "client_id"),
+    [
+        (Dialect(), kept(), "gateway"),
+        (ActiveMQ(), kept(), None),
+        (RabbitMQ(), kept(destination="/queue/x"), None),
+        (RabbitMQ(), kept(destination="/amq/queue/x"), None),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(dialect: Dialect, destination: Destination, client_id: str | None) -> None:
+    with pytest.raises(NotSupportedByBroker, match="subscriptions"):
+        dialect.check_subscription(destination, client_id)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "destination", "client_id"),
+    [
+        (RabbitMQ(), kept(), None),
+        (RabbitMQ(), kept(destination="/exchange/logs/app.#"), None),
+        (ActiveMQ(), kept(), "gateway"),
+        (ActiveMQ(), kept("VirtualTopic.a"), None),
+    ],
+)
+def test_what_can_be_kept(dialect: Dialect, destination: Destination, client_id: str | None) -> None:
+    dialect.check_subscription(destination, client_id)

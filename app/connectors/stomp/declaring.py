@@ -1,0 +1,53 @@
+"""One declaration: a SUBSCRIBE, and UNSUBSCRIBE at once. What stays is what it made."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from stomp import constants as stomp
+from stomp.utils import Frame
+
+from app.connectors.stomp.dialect import Headers
+from app.connectors.stomp.route import Route
+from app.connectors.stomp.session import Session
+from app.domain.errors import GatewayError
+
+logger = logging.getLogger("mq_gateway.stomp")
+
+
+async def declare(session: Session, path: str, headers: Headers, queue: str = "", *, acks: bool = False) -> None:
+    """SUBSCRIBE to `path` and leave; the caller sets the deadline. Raises BrokerRejected, ConnectionLost.
+
+    `queue` is a name in the headers that an ERROR may quote. What comes all the same goes back with the end of the
+    connection, or is acknowledged (`acks`: of a stream, where it would hold credit).
+    """
+
+    def on_message(frame: Frame) -> None:
+        if acks:
+            session.ack(frame.headers.get(stomp.HDR_ACK, ""))
+
+    def on_cancelled(detail: str) -> None:
+        logger.warning("%s was deleted while it was declared: %s", queue or path, detail)
+
+    subscription, pending = session.subscribe(Route(path, True, on_message, on_cancelled, queue), headers)
+    try:
+        await pending.future
+    except asyncio.CancelledError:
+        if session.is_open:
+            session.unsubscribe(subscription).future.add_done_callback(_retrieve)
+        raise
+    except GatewayError:
+        session.drop_route(subscription)
+        raise
+    finally:
+        session.forget(pending)
+    try:
+        await session.unsubscribe(subscription).future
+    finally:
+        session.drop_route(subscription)
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()  # nobody waits for it
