@@ -93,7 +93,8 @@ async def test_what_is_given_back_comes_again(durable: tuple[Site, Destination])
         token = workers.takings.token(lease)
         assert workers.takings.nack(kept.uri, token, "archiver", requeue=True, delay=0) == "done"
         (again,) = await workers.take()
-        assert again.delivery.message.redelivered
+        # ActiveMQ does not count what its own durable subscriptions had out.
+        assert again.delivery.message.redelivered is (site.connector.settings.client_id is None)
         assert answer(workers, [again]) == ["done"]
 
 

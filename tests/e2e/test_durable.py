@@ -100,7 +100,8 @@ async def test_a_restart_and_another_replica_find_what_waits(
         found = []
         for gateway in (again, other):
             messages = await _receive(gateway.port, path, 10)
-            assert not any(one["redelivered"] for one in messages)
+            # The second may be given what the first one's free lanes had fetched; before the first nobody had any.
+            assert gateway is other or not any(one["redelivered"] for one in messages)
             assert await _say(gateway.port, path, "ack", messages) == 200
             found += [int(one["body"]) for one in messages]
         assert sorted(found) == list(range(20))
