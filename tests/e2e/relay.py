@@ -49,13 +49,13 @@ class Listener:
 class Relay(Listener):
     """A TCP relay before the gateway, to cut a browser's connections where the browser does not know why.
 
-    `requests` are the heads that went through it. `held` keeps back what the gateway says until it is released;
-    `pieces` sends that on byte by byte.
+    Of several `targets`, ports, the first that takes a connection gets it. `requests` are the heads that went through
+    it. `held` keeps back what the gateway says until it is released; `pieces` sends that on byte by byte.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, *targets: int) -> None:
         super().__init__()
-        self._to = port
+        self.targets = targets
         self.requests: list[str] = []
         self.pieces = False
         self._released = asyncio.Event()
@@ -68,10 +68,16 @@ class Relay(Listener):
         self._released.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        there, back = await self._connect()
         self._writers.append(back)
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.gather(self._ask(reader, back), self._answer(there, writer))
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        for port in self.targets:
+            with contextlib.suppress(ConnectionRefusedError):
+                return await asyncio.open_connection("127.0.0.1", port)
+        raise ConnectionRefusedError
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -119,9 +120,10 @@ async def test_a_lost_connection_is_told_to_who_waits_for_a_reply() -> None:
 
 
 async def _answering(client: StompClient, number: int) -> None:
-    """A responder as others write one: reply to reply-to, copy the correlation id."""
-    for _ in range(number):
-        headers, body = await client.next_message(PATIENCE)
+    """A responder as others write one, in an order of its own: reply to reply-to, copy the correlation id."""
+    requests = [await client.next_message(PATIENCE) for _ in range(number)]
+    random.Random(number).shuffle(requests)
+    for headers, body in requests:
         copied = {"correlation-id": headers["correlation-id"], "content-type": "text/plain"}
         await client.send(headers["reply-to"], b"re: " + body, copied)
 
