@@ -17,7 +17,7 @@ from tests.brokers.fixtures import Unique
 from tests.e2e.conftest import Target
 from tests.e2e.http_client import eventually
 from tests.e2e.http_gateway import serving, until
-from tests.e2e.live_gateway import running, write_config
+from tests.e2e.live_gateway import running, stomp, write_config
 from tests.e2e.sizes import sized
 from tests.e2e.vitals import forget_peak, vitals
 from tests.faults.peer import Script, ScriptedPeer
@@ -49,10 +49,18 @@ async def _send(port: int, path: str, content: Any, **headers: str) -> httpx.Res
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("bad_every", [0, 2], ids=["good", "half-bad"])
-async def test_the_memory_does_not_grow_with_the_lines(tmp_path: Path, bad_every: int) -> None:
-    async with running(write_config(tmp_path, SERVICE)) as gateway:
-        path = "/mq/demo/Topics/events/batch"
+@pytest.mark.parametrize(
+    ("broker", "bad_every"),
+    [(None, 0), (None, 2), pytest.param("rabbitmq", 0, marks=pytest.mark.rabbitmq)],
+    ids=["good", "half-bad", "rabbitmq"],
+)
+async def test_the_memory_does_not_grow_with_the_lines(
+    request: pytest.FixtureRequest, tmp_path: Path, unique: Unique, broker: str | None, bad_every: int
+) -> None:
+    services = SERVICE if broker is None else {"demo": stomp(request.getfixturevalue(broker))}
+    async with running(write_config(tmp_path, services)) as gateway:
+        await gateway.until_up("demo")
+        path = f"/mq/demo/Topics/{'events' if broker is None else unique('lines')}/batch"
         before = vitals(gateway.pid).rss
         forget_peak(gateway.pid)
         began = time.perf_counter()
