@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -16,35 +14,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from app.banner import banner
-from app.client.arguments import (
-    DEFAULT_URL,
-    AsJson,
-    Atomic,
-    Batch,
-    Body,
-    Confirm,
-    ConfirmBy,
-    ContentType,
-    CorrelationId,
-    Destination,
-    Destinations,
-    Format,
-    Headers,
-    Persistent,
-    Priority,
-    Start,
-    Timeout,
-    Token,
-    TtlMs,
-    Url,
-    read_body,
-    to_headers,
-)
-from app.client.batching import in_words, publish_any, sentences
-from app.client.connection import ClientError, Target, printable
-from app.client.following import Follower, Following
-from app.client.output import EventPrinter
-from app.client.publishing import Outgoing
+from app.client.commands import publish, receive, subscribe
+from app.client.connection import printable
+from app.client.telling import REFUSED, notice, one_line_errors
 from app.config.effective import effective_yaml
 from app.config.errors import ConfigError, Problem
 from app.config.loader import Loaded, check_exposure, load_settings
@@ -57,8 +29,6 @@ from app.telemetry.logs import configure
 from app.telemetry.metrics import gateway_version
 
 logger = logging.getLogger("mq_gateway.cli")
-
-REFUSED = 1
 
 cli = typer.Typer(
     name="mq-gateway",
@@ -114,7 +84,7 @@ def serve(
     Without any configuration it serves the demo: Queue `jobs` and Topic `events` of the service `demo`, in memory.
     """
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    with _one_line_errors():
+    with one_line_errors(ConfigError):
         load = partial(_load, config or [], {"server": given} if given else {})
         settings = _told(load())
         configure(settings)
@@ -142,7 +112,7 @@ def check(
     """
     if service is not None and not connect:
         raise typer.BadParameter("a service is named only with --connect")
-    with _one_line_errors():
+    with one_line_errors(ConfigError):
         settings = _told(_load(config or [], {}))
     if service is not None and service not in settings.services:
         raise typer.BadParameter(f"no service {service!r}; there are {', '.join(settings.services)}")
@@ -152,88 +122,8 @@ def check(
         raise typer.Exit(REFUSED)
 
 
-@cli.command()
-def publish(
-    destination: Destination,
-    body: Body = None,
-    *,
-    content_type: ContentType = None,
-    header: Headers = None,
-    persistent: Persistent = None,
-    ttl_ms: TtlMs = None,
-    priority: Priority = None,
-    correlation_id: CorrelationId = None,
-    confirm: ConfirmBy = Confirm.RECEIPT,
-    timeout: Timeout = None,
-    batch: Batch = None,
-    atomic: Atomic = False,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-    token: Token = None,
-) -> None:
-    """Publish a message, or each line of a file, through a running gateway, and wait until the broker has it.
-
-    Example: mq-gateway publish demo::Topics::events '{"hello": "world"}' --content-type application/json
-    """
-    message = Outgoing(
-        body=read_body(body, batch, atomic=atomic),
-        content_type=content_type,
-        headers=to_headers(header or []),
-        persistent=persistent,
-        ttl_ms=ttl_ms,
-        priority=priority,
-        correlation_id=correlation_id,
-        confirm=confirm.value,
-        timeout_seconds=timeout,
-    )
-    with _one_line_errors():
-        answer = publish_any(Target(url, token), destination, message, batch, atomic=atomic)
-    typer.echo(json.dumps(answer) if as_json else in_words(answer))
-    for sentence in sentences(answer):
-        _notice(sentence)
-    if answer.get("failures"):
-        raise typer.Exit(REFUSED)
-
-
-@cli.command()
-def subscribe(
-    destinations: Destinations,
-    *,
-    form: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            help="data: the message; envelope: with its headers, as one JSON object; cloudevents: a CloudEvent."
-            "  [default: data, envelope of several]",
-        ),
-    ] = None,
-    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many messages.")] = None,
-    start: Annotated[
-        Start | None, typer.Option("--from", help="Of a Topic: what comes from now on, or also what is kept.")
-    ] = None,
-    last_event_id: Annotated[str | None, typer.Option(metavar="ID", help="Of a Topic: go on after this event.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line: event, id, data.")] = False,
-    url: Url = DEFAULT_URL,
-    token: Token = None,
-) -> None:
-    """Print the messages of destinations as they come, until Ctrl-C.
-
-    A lost connection is taken up again where it was; what could not be had again is told on standard error. From a
-    Queue each message is taken: no other consumer gets it.
-    """
-    form = form or (Format.DATA if len(destinations) == 1 else Format.ENVELOPE)
-    following = Following(uris=destinations, format=form.value, start=start, last_event_id=last_event_id)
-    printer = EventPrinter(sys.stdout.buffer, _notice, envelope=form is not Format.DATA, as_json=as_json)
-    follower = Follower(Target(url, token), following, _notice)
-    try:
-        with _one_line_errors(), closing(follower.events()) as events:
-            shown = 0
-            for event in events:
-                shown += printer.show(event)
-                if shown == count:
-                    return
-    except KeyboardInterrupt:
-        raise typer.Exit(0 if count is None else REFUSED) from None
+for _command in (publish, subscribe, receive):
+    cli.command()(_command)
 
 
 def _load(files: list[Path], overrides: Mapping[str, object]) -> Loaded:
@@ -254,7 +144,7 @@ def _load(files: list[Path], overrides: Mapping[str, object]) -> Loaded:
 def _told(loaded: Loaded) -> Settings:
     """The settings, after the warnings were told."""
     for warning in loaded.warnings:
-        _notice(f"warning: {warning}")
+        notice(f"warning: {warning}")
     return loaded.settings
 
 
@@ -274,26 +164,11 @@ async def _connect(settings: Settings, names: list[str]) -> bool:
     return good
 
 
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """What is the operator's or the gateway's to mend ends as lines on standard error and exit code 1."""
-    try:
-        yield
-    except (ConfigError, ClientError) as error:
-        for line in str(error).splitlines():
-            _notice(line)
-        raise typer.Exit(REFUSED) from None
-
-
-def _notice(text: str) -> None:
-    typer.echo(f"mq-gateway: {text}", err=True)
-
-
 def main() -> NoReturn:
     """The entry point of the command."""
     try:
         cli(prog_name="mq-gateway")
     except Exception as error:
         logger.debug("internal error", exc_info=True)
-        _notice(f"internal error: {type(error).__name__}: {error}")
+        notice(f"internal error: {type(error).__name__}: {error}")
     sys.exit(REFUSED)

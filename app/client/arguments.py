@@ -121,6 +121,70 @@ Timeout = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the gateway's answer as JSON.")]
 
 
+Shape = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="data: the message; envelope: with its headers, as one JSON object; cloudevents: a CloudEvent."
+        "  [default: data, envelope of several]",
+    ),
+]
+Count = Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many messages.")]
+From = Annotated[Start | None, typer.Option("--from", help="Of a Topic: what comes from now on, or also what is kept.")]
+LastEventId = Annotated[str | None, typer.Option(metavar="ID", help="Of a Topic: go on after this event.")]
+EventsAsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line: event, id, data.")]
+
+
+Subscription = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of a Topic: its durable subscription to take from.")
+]
+Most = Annotated[
+    int | None,
+    typer.Option("--max", min=0, metavar="N", help="Take so many messages; 0 is --follow.  [default: 1]"),
+]
+Follow = Annotated[
+    bool, typer.Option("--follow", help="Take messages until Ctrl-C or SIGTERM; come back when the gateway was away.")
+]
+Wait = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="SECONDS", help="How long to wait for each message, unless with --follow.  [default: 20]"
+    ),
+]
+Lease = Annotated[
+    float, typer.Option(min=1, metavar="SECONDS", help="When it comes again if we die; renewed while the work goes on.")
+]
+Exec = Annotated[
+    str | None,
+    typer.Option(
+        "--exec",
+        metavar="COMMAND",
+        help="Run by /bin/sh, with the message on its standard input, MQ_MESSAGE_ID and MQ_REDELIVERED. Exit code 0:"
+        " done; 65: refused for good; any other: back to the queue.",
+    ),
+]
+Delay = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="SECONDS", help="With --exec: how long what failed stays away from the queue.  [default: 1]"
+    ),
+]
+EnvelopesAsJson = Annotated[
+    bool, typer.Option("--json", help="The message as one JSON object on a line, with its headers.")
+]
+
+
+def number_wanted(most: int | None, *, follow: bool, wait: float | None) -> int | None:
+    """How many messages are taken, None for ever; raises BadParameter where options contradict each other."""
+    if follow and most:
+        raise typer.BadParameter("--max and --follow exclude each other")
+    if not (follow or most == 0):
+        return 1 if most is None else most
+    if wait is not None:
+        raise typer.BadParameter("--wait and --follow exclude each other")
+    return None
+
+
 def read_body(argument: str | None, batch: object = None, *, atomic: bool = False) -> bytes:
     """The message: the argument as it stands, or standard input; raises BadParameter. None where there is a batch."""
     if atomic and batch is None:

@@ -103,12 +103,13 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-def read_answer(response: httpx.Response) -> bytes:
-    """The body of a streamed answer; raises ClientError where it is far too long."""
+def read_answer(response: httpx.Response, most: int | None = None) -> bytes:
+    """The body of a streamed answer; raises ClientError where it has more than `most` bytes, of an answer's size."""
+    most = MAX_ANSWER_BYTES if most is None else most
     body = bytearray()
     for chunk in response.iter_bytes():
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
+        if len(body) > most:
             raise ClientError(f"{response.status_code}: the answer is too long for a gateway's")
     return bytes(body)
 

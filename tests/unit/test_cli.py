@@ -24,6 +24,8 @@ from typer.testing import CliRunner, Result
 
 from app import cli as command
 from app.client.following import Follower
+from app.client.receiving import Receiver
+from app.client.stopping import Stop
 from app.config.settings import Settings
 from app.telemetry.metrics import gateway_version
 
@@ -115,7 +117,7 @@ class TestRoot:
         result = _run("--version")
         assert (result.exit_code, result.stdout) == (0, f"mq-gateway {gateway_version()}\n")
 
-    @pytest.mark.parametrize("name", ["serve", "check", "publish", "subscribe"])
+    @pytest.mark.parametrize("name", ["serve", "check", "publish", "subscribe", "receive"])
     def test_every_command_has_help(self, name: str) -> None:
         result = _run(name, "--help")
         assert result.exit_code == 0
@@ -363,6 +365,48 @@ class TestSubscribe:
         monkeypatch.setattr(Follower, "events", interrupted)
         result = _run("subscribe", "demo::Topics::events", *options)
         assert (result.exit_code, result.output) == (code, "")
+
+
+class TestReceive:
+    """Taking from the running gateway."""
+
+    def test_takes_one_after_the_other(self, url: str) -> None:
+        while _run("receive", "demo::Queues::jobs", "--url", url, "--wait", "0").exit_code == 0:
+            pass
+        for body in ("one", "two", "three"):
+            _run("publish", "demo::Queues::jobs", body, "--url", url)
+        assert _run("receive", "demo::Queues::jobs", "--url", url).stdout == "one"
+        assert json.loads(_run("receive", "demo::Queues::jobs", "--url", url, "--json").stdout)["body"] == "two"
+        result = _run("receive", "demo::Queues::jobs", "--url", url, "--exec", "exit 65")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.endswith(": exit code 65; refused for good\n")
+
+    def test_a_refusal_is_one_line(self, url: str) -> None:
+        result = _run("receive", "demo::Queues::none", "--url", url)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("mq-gateway: 404 unknown_destination: ")
+
+    def test_a_second_ctrl_c_is_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(_receiver: Receiver, _stop: Stop) -> bool:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Receiver, "run", interrupted)
+        result = _run("receive", "demo::Queues::jobs", "--follow")
+        assert (result.exit_code, result.output) == (1, "")
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--max", "2", "--follow"),
+            ("--max", "-1"),
+            ("--wait", "3", "--follow"),
+            ("--wait", "3", "--max", "0"),
+            ("--delay", "3"),
+            ("--lease", "0.5"),
+        ],
+    )
+    def test_usage_errors(self, options: tuple[str, ...]) -> None:
+        assert _run("receive", "demo::Queues::jobs", *options).exit_code == 2
 
 
 class TestMain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,12 +13,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """`cut`: the connection breaks within the body. `status` 0: it breaks before the answer."""
+    """`cut`: the connection breaks within the body. `status` 0: it breaks before the answer. After `delay` seconds."""
 
     body: bytes = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: bool = False
+    delay: float = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def _handler(script: Scripted) -> type[BaseHTTPRequestHandler]:
             names = {name.lower(): value for name, value in self.headers.items()}
             script.seen.append(Seen(self.command, self.path, names, body))
             answer = next(script.answers)
+            time.sleep(answer.delay)
             self.close_connection = True
             if not answer.status:
                 return
