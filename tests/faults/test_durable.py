@@ -22,6 +22,7 @@ from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
 from app.gateway.leases import Lease
 from tests.contract.conftest import WAIT
+from tests.faults.active_peer import ACTIVE, ActivePeer
 from tests.faults.conftest import FAST
 from tests.faults.durable_peer import DurablePeer, Queue
 from tests.faults.peer import Script, ScriptedPeer
@@ -30,7 +31,6 @@ from tests.stomp_frames import Frame
 
 URI = MqUri.parse("svc::Topics::alerts")
 QUEUE = "alerts::archiver"
-ACTIVE = {"version": "1.2", "server": "ActiveMQ/5.17.2"}
 ARTEMIS = {"version": "1.2", "server": "ActiveMQ-Artemis/2.31.0 ActiveMQ Artemis Messaging Engine"}
 
 
@@ -318,6 +318,25 @@ async def test_a_client_id_of_activemq_has_one_consumer(connections: str) -> Non
         await connection.message(other["id"], b"1", ack="a2", redelivered="true")
         found = [lease for task in tasks for lease in await task if not lease.over]
         assert it.ack(*found) == {"done"}
+
+
+@pytest.mark.parametrize("consuming_too", [False, True])
+async def test_a_worker_keeps_its_place_while_the_connection_that_publishes_is_made_anew(consuming_too: bool) -> None:
+    async with ActivePeer.serve() as peer, replica(peer, client_id="gateway", connections="split") as it:
+        await it.publish(1)
+        task = it.taking()
+        await until(lambda: peer.consumer is not None)
+        if consuming_too:
+            consuming = peer.consumer
+            assert consuming is not None
+            consuming.close()
+            await until(lambda: peer.consumer not in {None, consuming})
+        connections = len(peer.connections)
+        peer.publishing.close()
+        await until(lambda: len(peer.connections) > connections)
+        await it.publish(2)
+        assert (peer.refused, task.done()) == (0, False)
+        task.cancel()
 
 
 async def test_artemis_goes_by_the_client_id() -> None:

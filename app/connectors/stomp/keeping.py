@@ -13,7 +13,7 @@ import logging
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination
-from app.connectors.stomp.declaring import declare
+from app.connectors.stomp.declaring import declare, mark
 from app.connectors.stomp.dialect import Dialect, Headers
 from app.connectors.stomp.errand import errand
 from app.connectors.stomp.link import Link
@@ -54,8 +54,11 @@ class Keeping:
         # Elsewhere it is made by whoever consumes. Without credit ActiveMQ delivers nothing; Artemis gives one message
         # all the same, and has it again at its place, uncounted, with UNSUBSCRIBE.
         consuming = await self._link.session(_DEADLINE)
-        dialect = consuming.dialect
+        dialect, made = consuming.dialect, mark(consuming, destination)
+        if made in consuming.declared and not dialect.is_shared(destination):
+            return  # a worker may have it, and a second consumer is refused
         await declare(consuming, dialect.source(destination), dialect.subscribe_headers(destination, 0))
+        consuming.declared.add(made)
 
     async def _keep_apart(self, session: Session, destination: Destination) -> None:
         queue = subscription_queue(destination.uri.name, destination.subscription or "")
