@@ -261,6 +261,22 @@ async def test_a_making_whose_answer_is_lost_is_done_again() -> None:
             assert (peer.makings, peer.vanished, peer.waits(QUEUE)) == (2, 0, [b"1"])
 
 
+@pytest.mark.parametrize("failure", ["", "refuse"])
+async def test_a_making_that_was_never_sent_is_asked_anew(failure: str) -> None:
+    """Another replica may make it meanwhile: it is not consumed from, nor, by a failure, deleted."""
+    async with DurablePeer.serve() as peer:
+        peer.fails = ["full"]
+        async with replica(peer) as it:
+            with pytest.raises(BrokerUnavailable, match="connection limit"):
+                await it.publish(1)
+            peer.script.refusal = None
+            peer.queues[QUEUE] = Queue({"alerts"})
+            peer.publish("alerts", b"a")
+            peer.fails = [failure]
+            await it.publish(2)
+            assert (peer.makings, peer.waits(QUEUE)) == (0, [b"a", b"2"])
+
+
 async def test_a_subscription_that_a_reload_adds_stands_before_the_next_publish() -> None:
     async with DurablePeer.serve() as peer, replica(peer) as it:
         await it.publish(1)

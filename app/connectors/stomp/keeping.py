@@ -62,12 +62,11 @@ class Keeping:
 
     async def _keep_apart(self, session: Session, destination: Destination) -> None:
         queue = subscription_queue(destination.uri.name, destination.subscription or "")
-        if queue not in self._unbound:
-            if await _is_there(session, session.dialect.source(destination)):
-                return
-            self._unbound.add(queue)
+        if queue not in self._unbound and await _is_there(session, session.dialect.source(destination)):
+            return
         try:
             async with errand(session) as other:
+                self._unbound.add(queue)  # only now: a connection that fails made none, and others may
                 headers = _making_headers(other.dialect, destination, queue)
                 await declare(other, other.dialect.path(destination), headers, queue)
         except BrokerRejected:
