@@ -435,6 +435,18 @@ async def test_an_end_without_a_word_says_nothing_of_the_queue() -> None:
             assert (peer.makings, peer.waits(QUEUE)) == (1, [b"2"])
 
 
+async def test_nothing_is_made_for_a_service_that_was_taken_out() -> None:
+    async with DurablePeer.serve() as peer, replica(peer) as it:
+        await it.publish(1)
+        connections, peer.script.connected = len(peer.connections), None  # the next one waits
+        await it.gateway.reload(settings(peer, {"alerts": {"subscriptions": ["archiver", "mailer"]}}))
+        await until(lambda: len(peer.connections) > connections and bool(peer.connections[-1].received))
+        await it.gateway.reload(Settings.model_validate({"services": {}}))
+        await peer.connections[-1].wait_ended()
+        assert len(peer.connections) == connections + 1
+        assert set(peer.queues) == {QUEUE}
+
+
 async def test_who_is_not_connected_has_no_errands() -> None:
     with pytest.raises(BrokerUnavailable, match="not connected"):
         async with errand(Session(1, Address("localhost", "127.0.0.1", 1), lambda _event: None)):
