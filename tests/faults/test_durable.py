@@ -24,7 +24,7 @@ from app.gateway.leases import Lease
 from tests.contract.conftest import WAIT
 from tests.faults.active_peer import ACTIVE, ActivePeer
 from tests.faults.conftest import FAST
-from tests.faults.durable_peer import DurablePeer, Queue
+from tests.faults.durable_peer import RABBIT, DurablePeer, Queue
 from tests.faults.peer import Script, ScriptedPeer
 from tests.faults.test_stream_topics import until
 from tests.stomp_frames import Frame
@@ -433,6 +433,24 @@ async def test_an_end_without_a_word_says_nothing_of_the_queue() -> None:
                 await it.publish(1)
             await it.publish(2)
             assert (peer.makings, peer.waits(QUEUE)) == (1, [b"2"])
+
+
+async def test_a_new_connection_does_not_wait_for_the_errand_of_the_last_one() -> None:
+    async with DurablePeer.serve() as peer, replica(peer) as it:
+        await it.publish(1)
+        connections, peer.script.connected = len(peer.connections), None  # the next one waits
+        await it.gateway.reload(settings(peer, {"alerts": {"subscriptions": ["archiver", "mailer"]}}))
+        await until(lambda: len(peer.connections) > connections and bool(peer.connections[-1].received))
+        hanging = peer.connections[-1]
+        waiting = asyncio.ensure_future(it.publish(2))
+        await asyncio.sleep(0)
+        peer.script.connected = RABBIT
+        peer.connections[0].close()
+        await hanging.wait_ended(1)
+        with pytest.raises(BrokerUnavailable, match="link was lost"):
+            await waiting
+        await asyncio.wait_for(it.publish(3), 1)
+        assert (peer.waits(QUEUE), peer.waits("alerts::mailer")) == ([b"1", b"3"], [b"3"])
 
 
 async def test_nothing_is_made_for_a_service_that_was_taken_out() -> None:

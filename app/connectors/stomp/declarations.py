@@ -73,7 +73,8 @@ class Declarations:
         self._resting: dict[_Key, tuple[float, str]] = {}
 
     def up(self, session: Session) -> None:
-        """A new connection, on which nothing was declared yet."""
+        """A new connection, on which nothing was declared yet: it does not wait for what the last one left undone."""
+        self.close()
         self._session, self._made = session, {}
 
     def close(self) -> set[asyncio.Task[None]]:
