@@ -389,6 +389,18 @@ async def test_a_name_that_cannot_be_found_in_the_brokers_words() -> None:
         assert (peer.makings, peer.waits("it's::archiver")) == (1, [b"1", b"2"])
 
 
+async def test_a_deleted_queue_that_cannot_be_found_in_the_brokers_words_is_made_anew() -> None:
+    uri = MqUri.parse("svc::Topics::it's")
+    async with DurablePeer.serve() as peer, replica(peer, topics={uri.name: {"subscriptions": ["archiver"]}}) as it:
+        await it.publish(1, uri=uri)
+        peer.delete("it's::archiver")
+        with contextlib.suppress(BrokerUnavailable):
+            await it.taking(uri=uri, wait=0.2)
+        await it.publish(2, uri=uri)
+        assert (peer.vanished, peer.makings) == (0, 2)
+        assert bodies(await it.take(1, uri=uri)) == [b"2"]
+
+
 async def test_a_stream_and_a_subscription_behind_one_topic() -> None:
     topics = {"alerts": {"replay": "stream", "subscriptions": ["archiver"]}}
     async with DurablePeer.serve() as peer, replica(peer, topics=topics) as it:

@@ -207,7 +207,7 @@ class StompMQConnector(MQConnector):
 
     def _lost(self, link: str, session: Session) -> None:
         if link == self._stream_link.name:
-            self._reading.consumers.lost()
+            self._reading.lost(session)
             return
         self._quarantine.lost(link, session)
         if link == self._links[-1].name:

@@ -16,6 +16,9 @@ from app.domain.errors import GatewayError
 
 logger = logging.getLogger("mq_gateway.stomp")
 
+#: RabbitMQ, of a queue that is not there.
+NO_QUEUE = "NOT_FOUND - no queue '"
+
 
 async def declare(session: Session, path: str, headers: Headers, queue: str = "", *, acks: bool = False) -> None:
     """SUBSCRIBE to `path` and leave; the caller sets the deadline. Raises BrokerRejected, ConnectionLost.

@@ -13,7 +13,7 @@ import logging
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination
-from app.connectors.stomp.declaring import declare, mark
+from app.connectors.stomp.declaring import NO_QUEUE, declare, mark
 from app.connectors.stomp.dialect import Dialect, Headers
 from app.connectors.stomp.errand import errand
 from app.connectors.stomp.link import Link
@@ -89,7 +89,7 @@ async def _is_there(session: Session, path: str) -> bool:
     # None: a RabbitMQ that does not look at the argument. There is a consumer, and what it got goes back.
     if words is None or "PRECONDITION_FAILED" in words:
         return True
-    if "NOT_FOUND - no queue '" in words:
+    if NO_QUEUE in words:
         return False
     raise BrokerRejected(f"the broker does not say whether {path} is there: {words}")
 
