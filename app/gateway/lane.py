@@ -9,6 +9,7 @@ subscription holds. With one message for each subscription both are the same (se
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Protocol
 
 from app.connectors.base import Delivery, Destination, MQConnector, Subscription
@@ -136,6 +137,11 @@ class Lane:
         self.parked.discard(delivery.token)
         self.returns = True
         return True
+
+    def forfeit(self) -> Iterable[Lease]:
+        """Its leases, which it has no longer: what they held goes back, or has gone."""
+        leased, self.leased = self.leased, {}
+        return leased.values()
 
     def _take_out(self, delivery: Delivery) -> Subscription | None:
         return None if self.leased.pop(delivery.token, None) is None else self._subscription

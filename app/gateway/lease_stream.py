@@ -84,7 +84,7 @@ class LeaseReader(QueueStream[tuple[Lane, Delivery]]):
     # What lanes tell.
 
     def arrived(self, lane: Lane, delivery: Delivery) -> None:
-        if not lane.returns:  # one that ends gives it back
+        if lane in self._lanes and not lane.returns:  # one that ends gives it back
             self._admit((lane, delivery), len(delivery.message.body))
 
     def settled(self, lane: Lane) -> None:
@@ -123,8 +123,7 @@ class LeaseReader(QueueStream[tuple[Lane, Delivery]]):
 
     def ended(self, lane: Lane, detail: str | None) -> None:
         self._keep(lambda _at, other, _token: other is not lane)
-        leased, lane.leased = lane.leased, {}
-        for lease in leased.values():
+        for lease in lane.forfeit():
             self._takings.leases.void(lease)
         self._recount(lane)
         if detail is not None:
@@ -157,8 +156,7 @@ class LeaseReader(QueueStream[tuple[Lane, Delivery]]):
         handing, self._handing = self._handing, 0
         self._shift(-handing)
         for lane in lanes:
-            leased, lane.leased = lane.leased, {}
-            for lease in leased.values():
+            for lease in lane.forfeit():
                 self._takings.leases.void(lease, "left")
         await asyncio.gather(*self._letting_go, *(lane.close() for lane in lanes))
         self._claimed.close()

@@ -197,6 +197,8 @@ class Taker:
     # What lanes tell.
 
     def arrived(self, lane: Lane, delivery: Delivery) -> None:
+        if lane not in self.lanes:  # being closed: it goes back with the lane
+            return
         self._free.pop(lane, None)
         lane.since = self._now()
         self._parked.put(lane, delivery)
@@ -222,8 +224,7 @@ class Taker:
         self.settled(lane)
 
     def ended(self, lane: Lane, detail: str | None) -> None:
-        leased, lane.leased = lane.leased, {}
-        for lease in leased.values():
+        for lease in lane.forfeit():
             self._terms.leases.void(lease)
         self._close(lane)
         for take in self._waiting:
@@ -290,8 +291,7 @@ class Taker:
         """Its configuration is gone: leases, too, end here."""
         self.stop()
         for lane in [lane for lane in self.lanes if lane.leased]:
-            leased, lane.leased = lane.leased, {}
-            for lease in leased.values():
+            for lease in lane.forfeit():
                 self._terms.leases.void(lease)
             self._close(lane)
 

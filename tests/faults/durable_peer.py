@@ -48,6 +48,7 @@ class DurablePeer(ScriptedPeer):
         #: SUBSCRIBEs that make and bind.
         self.makings = 0
         #: What the next of these does: `refuse` to bind, `vanish` after the queue was made. `hang up`: the next to ask.
+        #: `full`: after the answer to the next to ask no connection is taken.
         self.fails: list[str] = []
         #: Said to those who ask for a queue.
         self.refuses: str | None = None
@@ -145,6 +146,9 @@ class DurablePeer(ScriptedPeer):
             self._refuse(connection, self.refuses)
         elif name not in self.queues:
             self._refuse(connection, f"NOT_FOUND - no queue '{name}' in vhost '/'")
+            if self.fails == ["full"]:
+                self.fails = []
+                self.script.refusal = Frame("ERROR", {"message": "Bad CONNECT"}, b"vhost connection limit reached")
         elif "x-stream-offset" in frame.headers and self.checks_arguments:
             self._refuse(connection, f"PRECONDITION_FAILED - invalid arg 'x-stream-offset' for queue '{name}'")
         else:

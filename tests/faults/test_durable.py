@@ -22,15 +22,15 @@ from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
 from app.gateway.leases import Lease
 from tests.contract.conftest import WAIT
+from tests.faults.active_peer import ACTIVE, ActivePeer
 from tests.faults.conftest import FAST
-from tests.faults.durable_peer import DurablePeer, Queue
+from tests.faults.durable_peer import RABBIT, DurablePeer, Queue
 from tests.faults.peer import Script, ScriptedPeer
 from tests.faults.test_stream_topics import until
 from tests.stomp_frames import Frame
 
 URI = MqUri.parse("svc::Topics::alerts")
 QUEUE = "alerts::archiver"
-ACTIVE = {"version": "1.2", "server": "ActiveMQ/5.17.2"}
 ARTEMIS = {"version": "1.2", "server": "ActiveMQ-Artemis/2.31.0 ActiveMQ Artemis Messaging Engine"}
 
 
@@ -261,6 +261,22 @@ async def test_a_making_whose_answer_is_lost_is_done_again() -> None:
             assert (peer.makings, peer.vanished, peer.waits(QUEUE)) == (2, 0, [b"1"])
 
 
+@pytest.mark.parametrize("failure", ["", "refuse"])
+async def test_a_making_that_was_never_sent_is_asked_anew(failure: str) -> None:
+    """Another replica may make it meanwhile: it is not consumed from, nor, by a failure, deleted."""
+    async with DurablePeer.serve() as peer:
+        peer.fails = ["full"]
+        async with replica(peer) as it:
+            with pytest.raises(BrokerUnavailable, match="connection limit"):
+                await it.publish(1)
+            peer.script.refusal = None
+            peer.queues[QUEUE] = Queue({"alerts"})
+            peer.publish("alerts", b"a")
+            peer.fails = [failure]
+            await it.publish(2)
+            assert (peer.makings, peer.waits(QUEUE)) == (0, [b"a", b"2"])
+
+
 async def test_a_subscription_that_a_reload_adds_stands_before_the_next_publish() -> None:
     async with DurablePeer.serve() as peer, replica(peer) as it:
         await it.publish(1)
@@ -320,6 +336,25 @@ async def test_a_client_id_of_activemq_has_one_consumer(connections: str) -> Non
         assert it.ack(*found) == {"done"}
 
 
+@pytest.mark.parametrize("consuming_too", [False, True])
+async def test_a_worker_keeps_its_place_while_the_connection_that_publishes_is_made_anew(consuming_too: bool) -> None:
+    async with ActivePeer.serve() as peer, replica(peer, client_id="gateway", connections="split") as it:
+        await it.publish(1)
+        task = it.taking()
+        await until(lambda: peer.consumer is not None)
+        if consuming_too:
+            consuming = peer.consumer
+            assert consuming is not None
+            consuming.close()
+            await until(lambda: peer.consumer not in {None, consuming})
+        connections = len(peer.connections)
+        peer.publishing.close()
+        await until(lambda: len(peer.connections) > connections)
+        await it.publish(2)
+        assert (peer.refused, task.done()) == (0, False)
+        task.cancel()
+
+
 async def test_artemis_goes_by_the_client_id() -> None:
     async with ScriptedPeer.listen(Script(connected=ARTEMIS)) as peer, replica(peer, client_id="gateway") as it:
         await it.publish(1)
@@ -352,6 +387,18 @@ async def test_a_name_that_cannot_be_found_in_the_brokers_words() -> None:
             async with replica(peer, topics={uri.name: {"subscriptions": ["archiver"]}}) as it:
                 await it.publish(number, uri=uri)
         assert (peer.makings, peer.waits("it's::archiver")) == (1, [b"1", b"2"])
+
+
+async def test_a_deleted_queue_that_cannot_be_found_in_the_brokers_words_is_made_anew() -> None:
+    uri = MqUri.parse("svc::Topics::it's")
+    async with DurablePeer.serve() as peer, replica(peer, topics={uri.name: {"subscriptions": ["archiver"]}}) as it:
+        await it.publish(1, uri=uri)
+        peer.delete("it's::archiver")
+        with contextlib.suppress(BrokerUnavailable):
+            await it.taking(uri=uri, wait=0.2)
+        await it.publish(2, uri=uri)
+        assert (peer.vanished, peer.makings) == (0, 2)
+        assert bodies(await it.take(1, uri=uri)) == [b"2"]
 
 
 async def test_a_stream_and_a_subscription_behind_one_topic() -> None:
@@ -398,6 +445,36 @@ async def test_an_end_without_a_word_says_nothing_of_the_queue() -> None:
                 await it.publish(1)
             await it.publish(2)
             assert (peer.makings, peer.waits(QUEUE)) == (1, [b"2"])
+
+
+async def test_a_new_connection_does_not_wait_for_the_errand_of_the_last_one() -> None:
+    async with DurablePeer.serve() as peer, replica(peer) as it:
+        await it.publish(1)
+        connections, peer.script.connected = len(peer.connections), None  # the next one waits
+        await it.gateway.reload(settings(peer, {"alerts": {"subscriptions": ["archiver", "mailer"]}}))
+        await until(lambda: len(peer.connections) > connections and bool(peer.connections[-1].received))
+        hanging = peer.connections[-1]
+        waiting = asyncio.ensure_future(it.publish(2))
+        await asyncio.sleep(0)
+        peer.script.connected = RABBIT
+        peer.connections[0].close()
+        await hanging.wait_ended(1)
+        with pytest.raises(BrokerUnavailable, match="link was lost"):
+            await waiting
+        await asyncio.wait_for(it.publish(3), 1)
+        assert (peer.waits(QUEUE), peer.waits("alerts::mailer")) == ([b"1", b"3"], [b"3"])
+
+
+async def test_nothing_is_made_for_a_service_that_was_taken_out() -> None:
+    async with DurablePeer.serve() as peer, replica(peer) as it:
+        await it.publish(1)
+        connections, peer.script.connected = len(peer.connections), None  # the next one waits
+        await it.gateway.reload(settings(peer, {"alerts": {"subscriptions": ["archiver", "mailer"]}}))
+        await until(lambda: len(peer.connections) > connections and bool(peer.connections[-1].received))
+        await it.gateway.reload(Settings.model_validate({"services": {}}))
+        await peer.connections[-1].wait_ended()
+        assert len(peer.connections) == connections + 1
+        assert set(peer.queues) == {QUEUE}
 
 
 async def test_who_is_not_connected_has_no_errands() -> None:

@@ -207,7 +207,7 @@ class StompMQConnector(MQConnector):
 
     def _lost(self, link: str, session: Session) -> None:
         if link == self._stream_link.name:
-            self._reading.consumers.lost()
+            self._reading.lost(session)
             return
         self._quarantine.lost(link, session)
         if link == self._links[-1].name:
@@ -269,7 +269,7 @@ class StompMQConnector(MQConnector):
                 await asyncio.gather(*(each.disconnect() for each in sessions if each is not None and each.is_open))
         for task in running:
             task.cancel()  # ends the connection, and with it whatever still waits for an answer
-        chores = {*self._consumers.chores, *self._reading.consumers.chores}
+        chores = {*self._declarations.close(), *self._consumers.chores, *self._reading.consumers.chores}
         chores |= self._alias.work if self._alias is not None else set()
         _done, late = await asyncio.wait({*running, *chores}, timeout=_CHORES_DEADLINE)
         for task in late:

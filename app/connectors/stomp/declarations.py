@@ -66,14 +66,23 @@ class Declarations:
         self._turn = asyncio.Lock()
         #: On the present connection.
         self._made: dict[_Key, asyncio.Task[None]] = {}
+        self._undone: set[asyncio.Task[None]] = set()
         #: Those that stood on any connection, and of which nobody heard that they are gone.
         self._known: set[_Key] = set()
         #: Until when, in the loop's time, and why.
         self._resting: dict[_Key, tuple[float, str]] = {}
 
     def up(self, session: Session) -> None:
-        """A new connection, on which nothing was declared yet."""
+        """A new connection, on which nothing was declared yet: it does not wait for what the last one left undone."""
+        self.close()
         self._session, self._made = session, {}
+
+    def close(self) -> set[asyncio.Task[None]]:
+        """Nothing is declared any more; what is being ended, for which others may wait."""
+        self._session = None
+        for task in self._undone:
+            task.cancel()
+        return set(self._undone)
 
     def forget(self) -> None:
         """A queue is gone: each is declared again before it is used again."""
@@ -156,12 +165,23 @@ class Declarations:
 
     async def _standing(self, session: Session, wanted: Destination) -> None:
         self.refuse(session, wanted)
+        if self._session is None:
+            raise BrokerUnavailable(f"{self._link.name} takes no new work", retry_after=1)
         key = _key(session.dialect, wanted)
         made = self._made.get(key)
         if made is None or (made.done() and not self._stands(session, wanted)):
             made = self._made[key] = asyncio.get_running_loop().create_task(self._declare(session, wanted, key))
-            made.add_done_callback(_retrieve)
-        await asyncio.shield(made)
+            self._undone.add(made)
+            made.add_done_callback(self._done)
+        await asyncio.wait([made])
+        if made.cancelled():
+            raise BrokerUnavailable(f"the link was lost before {wanted.uri} was declared", retry_after=1)
+        made.result()
+
+    def _done(self, made: asyncio.Task[None]) -> None:
+        self._undone.discard(made)
+        if not made.cancelled():
+            made.exception()  # whoever waits has it too; nobody may be waiting
 
     async def _declare(self, session: Session, wanted: Destination, key: _Key) -> None:
         async with self._turn:
@@ -199,8 +219,3 @@ async def _declare_stream(session: Session, topic: Destination) -> None:
         await declare(session, path, headers, name, acks=True)
         session.declared.add(path)
     await declare(session, session.dialect.path(topic), headers | {"x-queue-name": name}, name, acks=True)
-
-
-def _retrieve(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()  # whoever waits has it too; nobody may be waiting

@@ -8,12 +8,16 @@ import logging
 from stomp import constants as stomp
 from stomp.utils import Frame
 
+from app.connectors.base import Destination
 from app.connectors.stomp.dialect import Headers
 from app.connectors.stomp.route import Route
 from app.connectors.stomp.session import Session
 from app.domain.errors import GatewayError
 
 logger = logging.getLogger("mq_gateway.stomp")
+
+#: RabbitMQ, of a queue that is not there.
+NO_QUEUE = "NOT_FOUND - no queue '"
 
 
 async def declare(session: Session, path: str, headers: Headers, queue: str = "", *, acks: bool = False) -> None:
@@ -46,6 +50,11 @@ async def declare(session: Session, path: str, headers: Headers, queue: str = ""
         await session.unsubscribe(subscription).future
     finally:
         session.drop_route(subscription)
+
+
+def mark(session: Session, destination: Destination) -> str:
+    """What `Session.declared` has of a durable subscription that has been consumed from on this connection."""
+    return f"{session.dialect.path(destination)} {destination.subscription}"
 
 
 def _retrieve(future: asyncio.Future[None]) -> None:

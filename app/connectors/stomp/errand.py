@@ -17,7 +17,7 @@ async def errand(session: Session) -> AsyncIterator[Session]:
 
     What it was given and has not acknowledged goes back with its end. Raises BrokerUnavailable.
     """
-    if session.settings is None:
+    if session.settings is None or not session.is_open:
         raise BrokerUnavailable("the link is not connected", retry_after=1)
     try:
         other = await open_session(session.settings, session.address, 0, _ignore)

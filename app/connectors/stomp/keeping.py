@@ -13,7 +13,7 @@ import logging
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination
-from app.connectors.stomp.declaring import declare
+from app.connectors.stomp.declaring import NO_QUEUE, declare, mark
 from app.connectors.stomp.dialect import Dialect, Headers
 from app.connectors.stomp.errand import errand
 from app.connectors.stomp.link import Link
@@ -54,17 +54,19 @@ class Keeping:
         # Elsewhere it is made by whoever consumes. Without credit ActiveMQ delivers nothing; Artemis gives one message
         # all the same, and has it again at its place, uncounted, with UNSUBSCRIBE.
         consuming = await self._link.session(_DEADLINE)
-        dialect = consuming.dialect
+        dialect, made = consuming.dialect, mark(consuming, destination)
+        if made in consuming.declared and not dialect.is_shared(destination):
+            return  # a worker may have it, and a second consumer is refused
         await declare(consuming, dialect.source(destination), dialect.subscribe_headers(destination, 0))
+        consuming.declared.add(made)
 
     async def _keep_apart(self, session: Session, destination: Destination) -> None:
         queue = subscription_queue(destination.uri.name, destination.subscription or "")
-        if queue not in self._unbound:
-            if await _is_there(session, session.dialect.source(destination)):
-                return
-            self._unbound.add(queue)
+        if queue not in self._unbound and await _is_there(session, session.dialect.source(destination)):
+            return
         try:
             async with errand(session) as other:
+                self._unbound.add(queue)  # only now: a connection that fails made none, and others may
                 headers = _making_headers(other.dialect, destination, queue)
                 await declare(other, other.dialect.path(destination), headers, queue)
         except BrokerRejected:
@@ -87,7 +89,7 @@ async def _is_there(session: Session, path: str) -> bool:
     # None: a RabbitMQ that does not look at the argument. There is a consumer, and what it got goes back.
     if words is None or "PRECONDITION_FAILED" in words:
         return True
-    if "NOT_FOUND - no queue '" in words:
+    if NO_QUEUE in words:
         return False
     raise BrokerRejected(f"the broker does not say whether {path} is there: {words}")
 

@@ -13,6 +13,7 @@ from app.config.settings import ServiceSettings
 from app.connectors.base import Destination, Listener, Subscription
 from app.connectors.stomp.consumers import Consumers
 from app.connectors.stomp.declarations import Declarations
+from app.connectors.stomp.declaring import NO_QUEUE
 from app.connectors.stomp.link import Link
 from app.connectors.stomp.quarantine import Quarantine
 from app.connectors.stomp.session import Session
@@ -62,6 +63,12 @@ class Reading:
         """No new readers; what is to be ended."""
         self._is_closed = True
         return self.running
+
+    def lost(self, session: Session) -> None:
+        """The connection is gone, maybe for a queue that is: where the ERROR fits no one request, nobody was told."""
+        if NO_QUEUE in (session.blame.last_error or ""):
+            self._declarations.forget()
+        self.consumers.lost()
 
     def restore(self, session: Session) -> Coroutine[Any, Any, None]:
         """On a new connection: a broker that has lost its streams has them again, before a reader finds none."""

@@ -43,7 +43,7 @@ class Session:
         self.settings: ServiceSettings | None = None
         #: Takes no new work: another connection takes its place as soon as what is in flight has ended.
         self.retiring = False
-        #: Destinations whose queue arguments went out on this connection.
+        #: Destinations whose queue arguments went out on this connection, and what `declaring.mark` says.
         self.declared: set[str] = set()
         #: What the destinations of this service are called here; for reply-to.
         self.known_paths: dict[str, MqUri] = {}

@@ -11,6 +11,7 @@ from stomp.utils import Frame
 
 from app.connectors.base import Delivery, Destination, Listener, Subscription
 from app.connectors.stomp.confirms import Pending
+from app.connectors.stomp.declaring import mark
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.received import message_of
 from app.connectors.stomp.returns import Returns
@@ -78,6 +79,8 @@ class StompSubscription(Subscription):
             raise
         finally:
             session.forget(pending)
+        if self.destination.subscription is not None:
+            session.declared.add(mark(session, self.destination))
 
     def path(self, dialect: Dialect) -> str:
         """What it subscribes to: of a stream or a durable subscription the queue itself, not the Topic."""

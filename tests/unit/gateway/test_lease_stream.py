@@ -143,6 +143,21 @@ async def test_who_forgets_one_gets_as_many_as_are_answered(bench: Bench) -> Non
     assert [data for _, data in bench.take()] == ["next"]
 
 
+async def test_what_comes_on_a_lane_that_is_being_closed_goes_back_with_it(bench: Bench) -> None:
+    bench.lanes[0].deliver(b"forgotten")
+    bench.lanes[2].deliver(b"answered")
+    (forgotten, _), (answered, _) = bench.take()
+    bench.takings.renew(JOBS.uri, forgotten, 0.01)
+    async with asyncio.timeout(5):
+        while len(bench.takings.leases) > 1:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0)
+    bench.lanes[1].deliver(b"late")
+    assert bench.reader.buffered == bench.grown == 0
+    await turns()
+    assert [lane.closed for lane in bench.lanes] == [1, 1, 0]
+    assert bench.ack(answered) == "done"
+
+
 async def test_a_client_that_leaves_gives_back_all(bench: Bench) -> None:
     bench.lanes[0].deliver(b"leased")
     ((token, _),) = bench.take()

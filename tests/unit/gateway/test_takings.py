@@ -360,6 +360,22 @@ async def test_a_message_without_a_taker_goes_back() -> None:
     assert bench.takings.buffered() == bench.grown == 0
 
 
+async def test_what_comes_on_a_lane_that_is_being_closed_goes_back_with_it() -> None:
+    bench = Bench(linger=0.05)
+    assert await bench.take(wait=0) == []
+    (taker,) = bench.takings._takers.values()
+    async with asyncio.timeout(WAIT):
+        while taker.lanes:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0)
+    bench.lanes[0].deliver(b"late")
+    assert bench.takings.buffered() == bench.grown == 0
+    task = await bench.taking()
+    bench.lanes[1].deliver(b"late")
+    (lease,) = await task
+    assert bench.lanes[0].closed
+    assert bench.ack(lease) == "done"
+
+
 async def test_a_lane_with_a_lease_stays_as_long_as_it() -> None:
     bench = Bench(linger=0.05)
     first, second = await bench.taken(b"1", b"2")
