@@ -19,6 +19,9 @@ from app.connectors.stomp.connector import StompMQConnector
 from app.domain.link import LinkFault, LinkState
 from app.domain.message import Publication
 from app.domain.uri import DestinationType, MqUri
+from app.gateway.stream import Counts
+from app.gateway.takings import Takings
+from app.telemetry.metrics import Metrics
 from tests.contract.conftest import WAIT, Recorder
 from tests.faults.alias_site import Names, Open, opened
 
@@ -135,3 +138,11 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 def site(subject: Connect, names: Names) -> Open:
     """Brokers behind `alias`, and a connector that consumes from all of them."""
     return partial(opened, subject, names)
+
+
+@pytest.fixture
+async def takings() -> AsyncIterator[Takings]:
+    made = Takings("here", Metrics(), lambda _uri: Counts(), lambda _size: None, linger=60)
+    yield made
+    await made.close(WAIT)
+    assert made.buffered() == 0

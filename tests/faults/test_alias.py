@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,9 +15,7 @@ from app.domain.errors import BrokerRejected, BrokerUnavailable, Draining, Outco
 from app.domain.link import Connections, LinkFault, LinkState
 from app.domain.message import Message
 from app.gateway.leases import Lease
-from app.gateway.stream import Counts
 from app.gateway.takings import Takings
-from app.telemetry.metrics import Metrics
 from tests.contract.conftest import WAIT, Recorder
 from tests.faults.alias_site import ACTIVEMQ, ALL, RABBIT, Names, Open, Site, standing, until
 from tests.faults.conftest import Connect, queue, topic
@@ -540,14 +537,6 @@ async def test_several_activemq_behind_the_hosts_are_warned_of(
             await it.until(lambda: it.connector.status.epoch > 1)
             await it.state(LinkState.UP)
         assert caplog.text.count("2 brokers behind its hosts") == warned
-
-
-@pytest.fixture
-async def takings() -> AsyncIterator[Takings]:
-    made = Takings("here", Metrics(), lambda _uri: Counts(), lambda _size: None, linger=60)
-    yield made
-    await made.close(WAIT)
-    assert made.buffered() == 0
 
 
 async def test_leases_of_two_brokers_do_not_hold_each_other(site: Open, takings: Takings) -> None:

@@ -10,11 +10,13 @@ import pytest
 from app.config.settings import TopicSettings
 from app.connectors.base import Destination
 from app.connectors.stomp import reminders, restore, spread
+from app.domain.errors import BrokerUnavailable
 from app.domain.link import Connections
 from app.gateway.stream import Counts, StreamRequest
+from app.gateway.takings import Takings
 from app.gateway.topic import Topic
 from tests.contract.conftest import WAIT
-from tests.faults.alias_site import ALL, Names, Open, standing, until
+from tests.faults.alias_site import ACTIVEMQ, ALL, Names, Open, standing, until
 from tests.faults.conftest import Connect, Subject, queue, topic
 from tests.faults.peer import Connection, ScriptedPeer
 
@@ -162,3 +164,40 @@ async def test_a_black_hole_holds_up_nobody_whose_broker_comes_back(
             assert (await recorder.next()).message.body == b"1"
             assert recorder.told.empty()
             await subscription.close(WAIT)
+
+
+async def test_what_a_broker_took_back_while_others_are_waited_for_is_not_leased(
+    site: Open, takings: Takings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spread, "STRAGGLERS", WAIT)
+    async with site(connected=ACTIVEMQ) as here:
+        one, two = here.peers
+        two.script.receipts = False
+        jobs, connector = queue(), here.it.connector
+        taking = asyncio.ensure_future(takings.take(jobs, connector, most=1, seconds=60, wait=WAIT))
+        (first, asked), (second, asked_second) = await here.subscribed()
+        await first.message(asked, b"1", ack="1")
+        await until(lambda: standing(here) == 1)
+        await second.message(asked_second, b"2", ack="1")
+        await until(lambda: standing(here) == 2)
+        await one.shut()
+        await until(lambda: standing(here) == 1)
+        await second.release()
+        (lease,) = await taking
+        assert lease.delivery.message.body == b"2"
+        assert takings.ack(jobs.uri, takings.token(lease)) == "done"
+
+
+async def test_one_incident_of_three_brokers_accuses_no_destination(site: Open) -> None:
+    async with site(3) as here:
+        for peer in here.peers:
+            peer.script.receipts = False
+        consuming = asyncio.ensure_future(here.it.consume(queue()))
+        asked = await here.subscribed()
+        for peer, (connection, _) in zip(here.peers, asked, strict=True):
+            peer.script.receipts = True
+            connection.close()
+        with pytest.raises(BrokerUnavailable):
+            await consuming
+        await here.all_up()
+        assert not here.it.connector.quarantined(queue())
