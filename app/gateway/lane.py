@@ -161,7 +161,10 @@ class Lane:
         """Ended by `on_lost` already."""
 
     def on_withdrawn(self, token: str) -> None:
-        self._owner.withdrawn(self, token)
+        before = len(self._early)
+        self._early = [delivery for delivery in self._early if delivery.token != token]
+        if len(self._early) == before:
+            self._owner.withdrawn(self, token)
 
     def on_cancelled(self, detail: str) -> None:
         self._subscription = None

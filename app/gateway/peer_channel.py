@@ -48,6 +48,8 @@ class Outcome(StrEnum):
     MOVED = "moved"
     UNREACHABLE = "unreachable"
     LATE = "late"
+    #: It was never asked: too many other questions were on their way there.
+    BUSY = "busy"
     #: Another status than 200: another secret, another clock, another program.
     REFUSED = "refused"
     #: A 200 that no replica with our secret gives to this question.
@@ -90,15 +92,19 @@ class PeerChannel:
         await close_together("connections to peers", [self._pool.aclose()], seconds)
 
     async def ask(self, one: Peer, question: Question, request_id: str = "") -> Answer:
-        """The answer of whoever is there; raises PeerFailed, after ASK_SECONDS at the latest."""
+        """The answer of whoever is there; raises PeerFailed, after ASK_SECONDS + WHO_SECONDS at the latest."""
         # Who only asks who is there does so once in a round, and waits behind nobody.
         seconds, place = (WHO_SECONDS, nullcontext()) if question.settlement is None else (ASK_SECONDS, one.slots)
+        now = asyncio.get_running_loop().time
+        over, late = now() + seconds, Outcome.BUSY
         try:
-            async with asyncio.timeout(seconds), place:
+            async with asyncio.timeout_at(over) as limit, place:
+                late = Outcome.LATE
+                limit.reschedule(max(over, now() + WHO_SECONDS))  # who waited long for others is not the slow one
                 answer = await self._ask(one.address, question, request_id)
         except TimeoutError:
-            self._count(one, Outcome.LATE)
-            raise PeerFailed(Outcome.LATE) from None
+            self._count(one, late)
+            raise PeerFailed(late) from None
         except PeerFailed as failed:
             self._count(one, failed.outcome)
             raise

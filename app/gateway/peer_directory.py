@@ -45,17 +45,22 @@ class PeerDirectory:
         self._not_before = 0.0
 
     def reload(self, hosts: Hosts) -> None:
-        """Other peers are configured: whatever was found is found anew."""
+        """Other peers are configured: whatever was found is found anew, and who looks is told of these."""
         if tuple(hosts) != self._hosts:
             self._hosts = tuple(hosts)
             self._names.forget()
             self._peers = {}
+            self._break_off()
 
     def close(self) -> None:
         """Nobody looks any more."""
+        self._hosts = ()
+        self._break_off()
+        self._names.close()
+
+    def _break_off(self) -> None:
         if self._round is not None:
             self._round.cancel()
-        self._names.close()
 
     async def find(self, instance: str) -> Peer | None:
         """Where the instance is; None where no address that answers is its."""
@@ -85,22 +90,24 @@ class PeerDirectory:
         """Who is known is asked first; who is not listed any more may be draining, and stays as long as it answers."""
         await asyncio.sleep(self._not_before - asyncio.get_running_loop().time())
         self._sought = frozenset(self._wanted)
-        asked = {key for key, one in self._peers.items() if one.instance}
+        peers = self._peers  # of these hosts: a reload begins with none
+        asked = {key for key, one in peers.items() if one.instance}
         async with asyncio.TaskGroup() as group:
             for key in asked:
-                group.create_task(self._who(self._peers[key]))
+                group.create_task(self._who(peers[key]))
             for name, port in self._hosts:
-                group.create_task(self._look_at(name, port, asked))
-        self._peers = {key: one for key, one in self._peers.items() if key in asked}
+                group.create_task(self._look_at(name, port, peers, asked))
+        for key in peers.keys() - asked:
+            del peers[key]
 
-    async def _look_at(self, name: str, port: int, asked: set[Key]) -> None:
+    async def _look_at(self, name: str, port: int, known: dict[Key, Peer], asked: set[Key]) -> None:
         """Ask at every address of the name that was not asked yet; a name that hangs holds up no other."""
         peers = []
         for address in await self._names.addresses(name, port):
             key = (address.ip, address.port)
             if key not in asked and len(asked) < MAX_ADDRESSES:
                 asked.add(key)
-                one = self._peers.setdefault(key, Peer(address))
+                one = known.setdefault(key, Peer(address))
                 if one.rests_until <= asyncio.get_running_loop().time():
                     peers.append(one)
         if len(asked) == MAX_ADDRESSES:
@@ -108,12 +115,17 @@ class PeerDirectory:
         await asyncio.gather(*(self._who(one) for one in peers))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Who was sought and is still wanted was not found; who was wanted later has a round to come."""
+        """Who was sought and is still wanted was not found; who was wanted later has a round to come.
+
+        So have all where other hosts are configured meanwhile.
+        """
         self._round = None
-        self._not_before = asyncio.get_running_loop().time() + PAUSE_SECONDS
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("looking for peers failed", exc_info=error)
-        for instance in [*self._wanted] if task.cancelled() else self._sought & self._wanted.keys():
+        if not task.cancelled():
+            self._not_before = asyncio.get_running_loop().time() + PAUSE_SECONDS
+            if (error := task.exception()) is not None:
+                logger.error("looking for peers failed", exc_info=error)
+        sought = frozenset() if task.cancelled() else self._sought
+        for instance in sought & self._wanted.keys() if self._hosts else [*self._wanted]:
             found = self._wanted.pop(instance)
             if not found.done():
                 found.set_result(None)

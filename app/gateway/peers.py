@@ -57,7 +57,7 @@ class Peers:
             try:
                 answer = await self._channel.ask(one, question, request_id)
             except PeerFailed as failed:
-                if failed.outcome is not Outcome.REFUSED:
+                if failed.outcome not in (Outcome.REFUSED, Outcome.BUSY):
                     self._forget(one, question.to)
                 if failed.outcome is not Outcome.UNREACHABLE:
                     return None

@@ -36,10 +36,9 @@ async def probe(service: str, settings: ServiceSettings) -> AsyncIterator[Findin
 
 async def _probe_stomp(service: str, settings: ServiceSettings) -> AsyncIterator[Finding]:
     try:
-        async with asyncio.timeout(settings.connect_timeout):
-            addresses = await resolve(settings.addresses())
-    except (LinkFailed, TimeoutError) as error:
-        yield Finding(False, f"names: {str(error) or 'not resolved in time'}")
+        addresses = await resolve(settings.addresses(), settings.connect_timeout)
+    except LinkFailed as error:
+        yield Finding(False, f"names: {error}")
         return
     yield Finding(True, f"addresses: {', '.join(map(str, addresses))}")
     for address in addresses:

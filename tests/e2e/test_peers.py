@@ -399,6 +399,27 @@ async def test_a_peer_that_stalls_has_few_requests_and_takes_no_place_of_others(
         assert here.gateway.budget.reserved == 0
 
 
+async def test_an_owner_with_more_to_answer_than_it_can_is_asked_again_all_the_same(
+    pair: Sequence[Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def takes_its_time(visit: Visit) -> None:
+        await asyncio.sleep(0.2)
+        await visit.answer(sealed(visit, done(visit)))
+
+    monkeypatch.setattr(peer_channel, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(peer_channel, "WHO_SECONDS", 2.0)
+    monkeypatch.setattr(peer_channel, "MAX_AT_ONCE", 1)
+    here, _ = pair
+    async with stranger(takes_its_time) as owner:
+        believe(here, "ghost-1-aa", owner.port)
+        said = await asyncio.gather(*(say(here, "ack", GHOST) for _ in range(4)))
+        # The second has its turn late, and is not cut off for that; the others never have one.
+        assert sorted(results(response) for response in said) == [["done"]] * 2 + [["elsewhere"]] * 2
+        assert asked(here, "busy") == 2
+        assert results(await say(here, "ack", GHOST)) == ["done"]
+        assert all(b"verb" in visit.body for visit in owner.visits), "it was not forgotten, and not looked for"
+
+
 async def test_an_owner_that_hangs_up_is_asked_once_more_and_no_third_time(
     pair: Sequence[Served], tmp_path: Path
 ) -> None:

@@ -7,17 +7,23 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 
 from app.config.settings import QueueSettings, ServiceSettings, TopicSettings
 from app.connectors.base import ConnectorContext, Destination, Subscription
+from app.connectors.stomp import addresses, alias
 from app.connectors.stomp.connector import StompMQConnector
 from app.domain.link import LinkFault, LinkState
 from app.domain.message import Publication
 from app.domain.uri import DestinationType, MqUri
+from app.gateway.stream import Counts
+from app.gateway.takings import Takings
+from app.telemetry.metrics import Metrics
 from tests.contract.conftest import WAIT, Recorder
+from tests.faults.alias_site import Names, Open, opened
 
 FAST = {"initial": 0.05, "increase": 0, "max": 0.05, "jitter": 0}
 
@@ -116,3 +122,27 @@ def subject() -> Connect:
         await subject.connector.close(0.2)
 
     return connect
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    made = Names()
+    monkeypatch.setattr(addresses, "_lookup", made.lookup)
+    monkeypatch.setattr(alias, "LOOK_UP_EVERY", 0.05)
+    monkeypatch.setattr(alias, "LOOK_UP_SOON", 0.05)
+    monkeypatch.setattr(alias, "GONE_AFTER", 2)
+    return made
+
+
+@pytest.fixture
+def site(subject: Connect, names: Names) -> Open:
+    """Brokers behind `alias`, and a connector that consumes from all of them."""
+    return partial(opened, subject, names)
+
+
+@pytest.fixture
+async def takings() -> AsyncIterator[Takings]:
+    made = Takings("here", Metrics(), lambda _uri: Counts(), lambda _size: None, linger=60)
+    yield made
+    await made.close(WAIT)
+    assert made.buffered() == 0

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any
 
 import pytest
 
@@ -19,109 +15,12 @@ from app.domain.errors import BrokerRejected, BrokerUnavailable, Draining, Outco
 from app.domain.link import Connections, LinkFault, LinkState
 from app.domain.message import Message
 from app.gateway.leases import Lease
-from app.gateway.stream import Counts
 from app.gateway.takings import Takings
-from app.telemetry.metrics import Metrics
 from tests.contract.conftest import WAIT, Recorder
-from tests.faults.conftest import Connect, Subject, queue, topic
-from tests.faults.peer import Connection, Script, ScriptedPeer
+from tests.faults.alias_site import ACTIVEMQ, ALL, RABBIT, Names, Open, Site, standing, until
+from tests.faults.conftest import Connect, queue, topic
+from tests.faults.peer import Script, ScriptedPeer
 from tests.faults.test_left_behind import Made
-
-ALL = {"consume_from": "all"}
-RABBIT = {"version": "1.2", "server": "RabbitMQ/3.10.8", "heart-beat": "0,0"}
-ACTIVEMQ = {"version": "1.2", "server": "ActiveMQ/5.17.2", "heart-beat": "0,0"}
-
-
-async def until(wanted: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT):
-        while not wanted():  # noqa: ASYNC110 - what it waits for tells nobody
-            await asyncio.sleep(0.002)
-
-
-class Names:
-    """The resolver: what each name stands for now, and how often it was asked."""
-
-    def __init__(self) -> None:
-        self.book: dict[str, list[Address] | OSError] = {}
-        self.asked = 0
-
-    def say(self, name: str, *peers: ScriptedPeer) -> None:
-        self.book[name] = [Address(name, "127.0.0.1", peer.port) for peer in peers]
-
-    async def lookup(self, name: str, _port: int) -> list[Address]:
-        self.asked += 1
-        known = self.book.get(name, socket.gaierror(-2, "Name or service not known"))
-        if isinstance(known, OSError):
-            raise known
-        return list(known)
-
-    async def again(self, times: int = 1) -> None:
-        """Wait until it was asked so many times more, and the answers were used."""
-        enough = self.asked + times + 1
-        await until(lambda: self.asked >= enough)
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    made = Names()
-    monkeypatch.setattr(addresses, "_lookup", made.lookup)
-    monkeypatch.setattr(alias, "LOOK_UP_EVERY", 0.05)
-    monkeypatch.setattr(alias, "LOOK_UP_SOON", 0.05)
-    monkeypatch.setattr(alias, "GONE_AFTER", 2)
-    return made
-
-
-class Site:
-    """Brokers behind `alias`, and a connector that consumes from all of them."""
-
-    def __init__(self, it: Subject, names: Names, peers: list[ScriptedPeer]) -> None:
-        self.it = it
-        self.names = names
-        self.peers = peers
-
-    async def all_up(self, number: int | None = None) -> None:
-        """So many brokers, and the connection that publishes."""
-        wanted = (len(self.peers) if number is None else number) + 1
-        await until(lambda: self.it.connector.status.connections == Connections(wanted, wanted))
-
-    async def up(self, number: int) -> None:
-        await until(lambda: self.it.connector.status.connections.up == number)
-
-    async def subscribed(self) -> list[tuple[Connection, str]]:
-        """At each broker, in their order, the connection and the id of the next SUBSCRIBE."""
-        found = []
-        for peer in self.peers:
-            connection, frame = await peer.frame_from("SUBSCRIBE")
-            found.append((connection, frame["id"]))
-        return found
-
-
-def standing(here: Site) -> int:
-    """Parts of all subscriptions that their brokers have taken."""
-    known = here.it.connector._alias
-    assert known is not None
-    return sum(part.stands for each in known._spreads for part in each._parts.values())
-
-
-Open = Callable[..., AbstractAsyncContextManager[Site]]
-
-
-@pytest.fixture
-def site(subject: Connect, names: Names) -> Open:
-    @contextlib.asynccontextmanager
-    async def opened(
-        brokers: int = 2, *, connected: dict[str, str] | None = None, **settings: Any
-    ) -> AsyncIterator[Site]:
-        async with AsyncExitStack() as stack:
-            scripts = [Script() if connected is None else Script(connected=connected) for _ in range(brokers)]
-            peers = [await stack.enter_async_context(ScriptedPeer.listen(script)) for script in scripts]
-            names.say("alias", *peers)
-            it = await stack.enter_async_context(subject("alias:61613", **{**ALL, **settings}))
-            made = Site(it, names, peers)
-            await made.all_up()
-            yield made
-
-    return opened
 
 
 async def test_every_broker_has_a_consumer_and_one_gets_the_publishes(site: Open) -> None:
@@ -638,14 +537,6 @@ async def test_several_activemq_behind_the_hosts_are_warned_of(
             await it.until(lambda: it.connector.status.epoch > 1)
             await it.state(LinkState.UP)
         assert caplog.text.count("2 brokers behind its hosts") == warned
-
-
-@pytest.fixture
-async def takings() -> AsyncIterator[Takings]:
-    made = Takings("here", Metrics(), lambda _uri: Counts(), lambda _size: None, linger=60)
-    yield made
-    await made.close(WAIT)
-    assert made.buffered() == 0
 
 
 async def test_leases_of_two_brokers_do_not_hold_each_other(site: Open, takings: Takings) -> None:

@@ -20,8 +20,12 @@ class Address:
     ip: str
     port: int
 
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.ip
+
     def __str__(self) -> str:
-        host = f"[{self.ip}]" if ":" in self.ip else self.ip
+        host = f"[{self.ip}]" if self.is_ipv6 else self.ip
         return f"{host}:{self.port}"
 
 
@@ -50,29 +54,38 @@ class Resolver:
             task.cancel()
 
 
-async def resolve(hosts: Sequence[tuple[str, int]], resolver: Resolver | None = None) -> list[Address]:
+async def resolve(hosts: Sequence[tuple[str, int]], seconds: float, resolver: Resolver | None = None) -> list[Address]:
     """All addresses of all names, in the order of the names, IPv6 first, shuffled within a family as DIRAC does.
 
-    Raises LinkFailed(DNS) when no name resolves.
+    Raises LinkFailed(DNS) when no name resolves within so many seconds.
     """
-    found, failures = await look_up(hosts, resolver or Resolver())
+    found, failures = await look_up(hosts, seconds, resolver or Resolver())
     if not found:
         raise LinkFailed(LinkFault.DNS, "; ".join(f"{name}: {why}" for name, why in failures.items()))
     return found
 
 
-async def look_up(hosts: Sequence[tuple[str, int]], resolver: Resolver) -> tuple[list[Address], dict[str, str]]:
-    """What `resolve` gives, and the names that do not resolve, each with the reason."""
-    found: list[Address] = []
-    failures: dict[str, str] = {}
-    for name, port in hosts:
-        try:
-            found += await resolver.lookup(name, port)
-        except OSError as error:
-            failures[name] = error.strerror or str(error)
-        except UnicodeError as error:  # a label that is empty or too long never gets to the resolver
-            failures[name] = str(error)
-    return found, failures
+async def look_up(
+    hosts: Sequence[tuple[str, int]], seconds: float, resolver: Resolver
+) -> tuple[list[Address], dict[str, str]]:
+    """What `resolve` gives, and the names that do not resolve, each with the reason: one that hangs delays only."""
+    answers = await asyncio.gather(*(_answer(name, port, seconds, resolver) for name, port in hosts))
+    found = [address for answer in answers if isinstance(answer, list) for address in answer]
+    names = [name for name, _ in hosts]
+    return found, {name: answer for name, answer in zip(names, answers, strict=True) if isinstance(answer, str)}
+
+
+async def _answer(name: str, port: int, seconds: float, resolver: Resolver) -> list[Address] | str:
+    """Its addresses, or why there are none."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await resolver.lookup(name, port)
+    except TimeoutError:
+        return "not resolved in time"
+    except OSError as error:
+        return error.strerror or str(error)
+    except UnicodeError as error:  # a label that is empty or too long never gets to the resolver
+        return str(error)
 
 
 def one_each(addresses: Iterable[Address]) -> list[Address]:
@@ -83,7 +96,7 @@ def one_each(addresses: Iterable[Address]) -> list[Address]:
     chosen: dict[tuple[str, int], Address] = {}
     for _, of_name in groupby(addresses, key=lambda address: address.name):
         known = list(of_name)
-        for address in [each for each in known if ":" not in each.ip] or known:
+        for address in [each for each in known if not each.is_ipv6] or known:
             chosen.setdefault((address.ip, address.port), address)
     return list(chosen.values())
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Container, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -52,11 +53,15 @@ class Alias:
         self._neighbours = neighbours
         self._resolver = Resolver()
         self._members: dict[tuple[str, int], Member] = {}
+        #: Of hosts that are not configured any more.
+        self._unlisted: set[Member] = set()
         self._spreads: dict[Spread, None] = {}
         self._met = 0
         #: Addresses (count) for which there is no room.
         self._left_out = 0
         self._since = time.time()
+        #: Time of the loop of the latest look-up that counts for those that are missing.
+        self._counted_at = -math.inf
         self._error: LinkError | None = None
         #: The configuration is another one: what it does not have goes at once.
         self._is_strict = False
@@ -101,19 +106,16 @@ class Alias:
 
     async def _follow(self) -> None:
         settings, strict = self._settings, self._is_strict
-        try:
-            async with asyncio.timeout(settings.connect_timeout):
-                found, failures = await look_up(settings.addresses(), self._resolver)
-        except TimeoutError:
-            found, failures = [], {name: "not resolved in time" for name, _ in settings.addresses()}
+        found, failures = await look_up(settings.addresses(), settings.connect_timeout, self._resolver)
         if self._is_over or settings is not self._settings:
             return
         self._note(failures)
+        for member in self._unlisted.intersection(self.members):
+            self._leave(member)
+        self._unlisted.clear()
         present = {(address.ip, address.port): address for address in one_each(found)}
         self._meet([address for key, address in present.items() if key not in self._members])
-        for member in self.members:
-            if member.address.name not in failures:
-                self._count(member, present, strict=strict)
+        self._count(present, failures, strict=strict)
         self._is_strict = strict and bool(failures)
         self._changed()
 
@@ -124,6 +126,9 @@ class Alias:
         self._error = LinkError(LinkFault.DNS, text, time.time()) if text else None
 
     def _meet(self, strangers: list[Address]) -> None:
+        # An answer may lack a family, and the other one of a broker we have is no other broker.
+        ipv4 = {member.address.name for member in self.members if not member.address.is_ipv6}
+        strangers = [address for address in strangers if not (address.is_ipv6 and address.name in ipv4)]
         room = MAX_MEMBERS - len(self._members)
         for address in strangers[:room]:
             self._met += 1
@@ -140,13 +145,26 @@ class Alias:
             self._left_out = len(strangers[room:])
             logger.warning("%s: %d addresses too many: not connected", self._service, self._left_out)
 
-    def _count(self, member: Member, present: dict[tuple[str, int], Address], *, strict: bool) -> None:
-        key = (member.address.ip, member.address.port)
-        member.missed = 0 if key in present else member.missed + 1
-        if member.missed >= (1 if strict else GONE_AFTER):
-            logger.info("%s: nobody is behind %s any more", self._service, member.address)
-            del self._members[key]
-            self.chore(self._part_with(member))
+    def _count(self, present: Mapping[tuple[str, int], Address], failures: Container[str], *, strict: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        is_due = now - self._counted_at >= LOOK_UP_EVERY / 2  # reloads in a row are no look-ups in a row
+        self._counted_at = now if is_due else self._counted_at
+        ipv4 = {address.name for address in present.values() if not address.is_ipv6}
+        for key, member in list(self._members.items()):
+            name = member.address.name
+            if key in present:
+                member.missed = 0
+            elif name not in failures:
+                member.missed += is_due
+                # Met while its name had no IPv4 address: each message of a Topic would come twice.
+                is_twin = member.address.is_ipv6 and name in ipv4
+                if strict or is_twin or member.missed >= GONE_AFTER:
+                    self._leave(member)
+
+    def _leave(self, member: Member) -> None:
+        logger.info("%s: nobody is behind %s any more", self._service, member.address)
+        del self._members[member.address.ip, member.address.port]
+        self.chore(self._part_with(member))
 
     async def _part_with(self, member: Member) -> None:
         try:
@@ -223,11 +241,19 @@ class Alias:
     # What the connector tells.
 
     def settle(self, settings: ServiceSettings, *, connect: bool) -> None:
-        """Other settings; with `connect` the connections are made anew, to what the names are now."""
+        """Other settings; with `connect` the connections are made anew, to what the names are now.
+
+        Hosts that are not listed any more never see the new login; they are left with the next look-up, also where
+        another name stands for the same address: certificates are for names.
+        """
+        hosts, before = settings.addresses(), self._settings.addresses()
         self._settings = settings
         for member in self.members:
+            host = (member.address.name, member.address.port)
             member.consumers.settings = settings
-            if connect:
+            if host[0] not in dict(hosts) or (host in before and host not in hosts):
+                self._unlisted.add(member)
+            elif connect:
                 member.reconfigure(settings)
         self._is_strict = self._is_strict or connect
         self.retry()

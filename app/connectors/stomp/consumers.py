@@ -72,7 +72,8 @@ class Consumers:
         await self._establish(subscription, session, deadline, timeout)
         if not session.is_open:  # RECEIPT and the end came in one read: nobody was told of a loss
             raise BrokerUnavailable("the link was lost while subscribing", retry_after=1)
-        self._subscriptions[subscription] = None
+        if not subscription.is_over:  # closed while the broker was asked
+            self._subscriptions[subscription] = None
         return subscription
 
     def enlist(

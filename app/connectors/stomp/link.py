@@ -194,11 +194,7 @@ class Link:
     async def _resolved(self) -> list[Address]:
         if self._address is not None:
             return [self._address]
-        try:
-            async with asyncio.timeout(self._settings.connect_timeout):
-                return await resolve(self._settings.addresses(), self._resolver)
-        except TimeoutError:
-            raise LinkFailed(LinkFault.DNS, "the names were not resolved in time") from None
+        return await resolve(self._settings.addresses(), self._settings.connect_timeout, self._resolver)
 
     async def _live(self, session: Session) -> LinkFailed:
         self._session, self._broker = session, session.dialect.server or session.dialect.name

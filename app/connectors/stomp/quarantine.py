@@ -36,7 +36,7 @@ class Quarantine:
         epoch, paths = self._ended.get(link, (-1, ()))
         if session.epoch != epoch + 1:
             return
-        for path in self._suspects.ended(paths, asyncio.get_running_loop().time()):
+        for path in self._suspects.ended(link, paths, asyncio.get_running_loop().time()):
             logger.warning("%s: %s keeps ending the connection and rests", self._service, path)
             self._on_event("destination_quarantined")
 

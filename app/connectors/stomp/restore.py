@@ -66,6 +66,7 @@ class Restorer:
 def _not_confirmed(subscription: StompSubscription, session: Session, *, careful: bool) -> None:
     # Its readers would wait for ever. A new connection may help; if it did not, only this one is given up.
     if careful:
+        subscription.is_unanswered = True
         subscription.cancelled("the broker does not confirm this subscription")
     else:
         session.abort(LinkFailed(LinkFault.TIMEOUT, "the broker did not confirm a subscription again"))

@@ -15,9 +15,11 @@ from typing import Any
 
 from app.connectors.base import Delivery, Destination, Listener, Subscription
 from app.connectors.stomp.member import Member
+from app.connectors.stomp.reminders import Reminders
+from app.connectors.stomp.restore import DEADLINE
 from app.connectors.stomp.session import Session
 from app.connectors.stomp.subscription import END_DEADLINE, StompSubscription
-from app.domain.errors import BrokerUnavailable, GatewayError
+from app.domain.errors import BrokerUnavailable, GatewayError, OutcomeUnknown, Unavailable
 
 logger = logging.getLogger("mq_gateway.stomp")
 
@@ -48,16 +50,13 @@ class Part:
         return f"{self.epoch} {token}"
 
     def on_message(self, delivery: Delivery) -> None:
-        self.on_restored()  # the first may come before the RECEIPT
-        self.epoch = delivery.epoch
         self._spread.came(self, delivery)
 
     def on_lost(self) -> None:
         self._spread.fell(self)
 
     def on_restored(self) -> None:
-        if not self.stands:
-            self._spread.stood(self)
+        self._spread.stood(self)
 
     def on_withdrawn(self, token: str) -> None:
         self._spread.withdrawn(self, token)
@@ -87,6 +86,9 @@ class Spread(Subscription):
         self._spawn = spawn
         self._parts: dict[Member, Part] = {}
         self._opening: list[asyncio.Task[None]] = []
+        self._reminders = Reminders(self._ask_again)
+        #: A part stands, or an attempt is over.
+        self._news = asyncio.Event()
         #: Somebody has it; what stands before that was missed by nobody.
         self._is_open = False
         #: The listener was told that nothing stands.
@@ -102,6 +104,8 @@ class Spread(Subscription):
         """Subscribe at these, at least one, and return when one took it; raises what MQConnector.subscribe raises."""
         parts = [self._add(member) for member in members]
         self._opening = [self._spawn(self._subscribe(part, timeout)) for part in parts]
+        for task in self._opening:
+            task.add_done_callback(lambda _: self._news.set())
         try:
             await self._one_stands()
             _, pending = await asyncio.wait(self._opening, timeout=STRAGGLERS)
@@ -113,9 +117,10 @@ class Spread(Subscription):
         self._is_open = True
 
     async def _one_stands(self) -> None:
-        pending = set(self._opening)
-        while pending and not self.stands:
-            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        """It may be one that was joined: those that were asked may be black holes."""
+        while not (self.stands or all(task.done() for task in self._opening)):
+            self._news.clear()
+            await self._news.wait()
         self._check_stands()
 
     def _check_stands(self) -> None:
@@ -141,9 +146,15 @@ class Spread(Subscription):
         except BaseException as error:
             if isinstance(error, GatewayError):
                 logger.warning("%s: not subscribed at %s: %s", self.destination.uri, part.member.address, error)
-            self._drop(part)  # tried again on its next connection
+            if self._has(part) and isinstance(error, Unavailable | OutcomeUnknown):
+                self._reminders.add(part.member)  # who refuses is left alone, for that may end its connection
+            self._drop(part)
             raise
-        part.on_restored()
+        self.stood(part)
+
+    def _ask_again(self, member: Member) -> None:
+        if member not in self._parts:
+            self._spawn(self._subscribe(self._add(member), DEADLINE))
 
     def join(self, member: Member, session: Session) -> None:
         """A broker is there (again): where there is no part yet, it is subscribed with those to be restored."""
@@ -158,6 +169,7 @@ class Spread(Subscription):
 
     async def part_from(self, member: Member) -> None:
         """Its address is not among ours any more: what it delivered and was not acked goes back."""
+        self._reminders.drop(member)
         part = self._parts.get(member)
         if part is None:
             return
@@ -170,7 +182,15 @@ class Spread(Subscription):
 
     # What parts tell.
 
+    def _has(self, part: Part) -> bool:
+        """It was not given up."""
+        return self._parts.get(part.member) is part
+
     def came(self, part: Part, delivery: Delivery) -> None:
+        if not self._has(part):
+            return
+        self.stood(part)  # the first may come before the RECEIPT
+        part.epoch = delivery.epoch
         if self._acknowledge:
             part.held.add(delivery.token)
         self._listener.on_message(replace(delivery, token=part.outside(delivery.token)))
@@ -180,7 +200,10 @@ class Spread(Subscription):
         self._listener.on_withdrawn(part.outside(token))
 
     def stood(self, part: Part) -> None:
+        if part.stands or not self._has(part):
+            return
         part.stands = True
+        self._news.set()
         if self._is_lost:
             self._is_lost = False
             self._listener.on_restored()
@@ -206,8 +229,10 @@ class Spread(Subscription):
             self._listener.on_lost()
 
     def cancelled(self, part: Part, detail: str) -> None:
-        if self._parts.get(part.member) is not part:
+        if not self._has(part):
             return
+        if part.subscription is not None and part.subscription.is_unanswered:
+            self._reminders.add(part.member)
         if not self._is_open:
             self._drop(part)  # who opens it is told where there is no other
             return
@@ -221,7 +246,7 @@ class Spread(Subscription):
             self._listener.on_cancelled(detail)
 
     def _drop(self, part: Part) -> None:
-        if self._parts.get(part.member) is part:
+        if self._has(part):
             del self._parts[part.member]
         self.fell(part)
         part.subscription = None  # they would keep each other
@@ -265,6 +290,7 @@ class Spread(Subscription):
         opening, self._opening = self._opening, []
         for task in opening:
             task.cancel()
+        self._reminders.close()
         parts, self._parts = list(self._parts.values()), {}
         subscriptions = [part.subscription for part in parts if part.subscription is not None]
         for part in parts:

@@ -58,6 +58,8 @@ class StompSubscription(Subscription):
         self._spawn = spawn
         #: Why the broker ended it, None while it has not.
         self.ended: str | None = None
+        #: It was given up for want of a RECEIPT: nobody refused it.
+        self.is_unanswered = False
         self._session: Session | None = None
         self._returns: Returns | None = None
         self._id = ""
@@ -94,6 +96,11 @@ class StompSubscription(Subscription):
             headers = reading_headers(self._cursor, self._prefetch)
         route = Route(self.path(session.dialect), self._acknowledge, self._on_frame, self._on_cancelled)
         return session.subscribe(route, headers)
+
+    @property
+    def is_over(self) -> bool:
+        """Closed, or about to be."""
+        return self._closing
 
     async def restore(self, session: Session, returns: Returns) -> None:
         """After a reconnect; a refusal cancels the subscription, a lost connection leaves it for the next one."""

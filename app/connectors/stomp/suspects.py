@@ -1,7 +1,8 @@
 """Destinations that were in flight whenever the connection ended: who keeps killing it rests for a while.
 
 A broker may close the shared connection for one frame without saying which (see the invariants in DESIGN: one client
-cannot hurt another). Nobody is accused for a single end; three within a minute are no accident.
+cannot hurt another). Nobody is accused for a single end; three of one link within a minute are no accident. Those of
+different links are: what ends the connections to several brokers together is the network.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ MAX_SUSPECTS = 10_000
 
 
 class Suspects:
-    """By STOMP destination. Times are those of the event loop, in seconds."""
+    """By link and STOMP destination; who rests does so on all links. Times are those of the event loop, in seconds."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, deque[float]] = {}
+        self._ends: dict[tuple[str, str], deque[float]] = {}
         self._resting: dict[str, float] = {}
 
-    def ended(self, paths: Iterable[str], now: float) -> list[str]:
-        """The connection ended with these in flight; the ones that rest from now on."""
+    def ended(self, link: str, paths: Iterable[str], now: float) -> list[str]:
+        """The connection of this link ended with these in flight; the ones that rest from now on."""
         caught = []
         self._resting = {path: until for path, until in self._resting.items() if until > now}
         for path in paths:
-            ends = self._ends.pop(path, None) or deque(maxlen=ENDS)
+            ends = self._ends.pop((link, path), None) or deque(maxlen=ENDS)
             ends.append(now)
             if len(ends) == ENDS and now - ends[0] <= WINDOW:
                 self._resting[path] = now + REST
                 caught.append(path)
             else:
-                self._ends[path] = ends
+                self._ends[link, path] = ends
         while len(self._ends) > MAX_SUSPECTS:
             del self._ends[next(iter(self._ends))]
         return caught

@@ -59,6 +59,16 @@ async def test_it_says_what_it_is_told() -> None:
     assert not bench.lane.is_free
 
 
+async def test_what_is_withdrawn_before_it_is_open_never_arrives() -> None:
+    bench = Bench()
+    for token in ("1", "2"):
+        bench.lane.on_message(Delivery(message(), token, 1))
+    bench.lane.on_withdrawn("1")
+    await bench.open()
+    bench.lane.release_early()
+    assert bench.owner.told == ["arrived 2"]
+
+
 async def test_an_answer_is_for_what_is_leased_here() -> None:
     bench = Bench()
     await bench.open()

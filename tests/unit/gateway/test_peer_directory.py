@@ -13,6 +13,7 @@ from app.gateway import peer_names
 from app.gateway.peer_channel import Outcome, Peer, PeerFailed
 from app.gateway.peer_directory import PeerDirectory
 from app.wire.peer import Answer, Question
+from tests.unit.gateway.fakes import turns
 
 
 class Net:
@@ -203,3 +204,45 @@ async def test_closing_ends_a_round_and_who_waits_for_it(net: Net) -> None:
     await asyncio.sleep(0.05)
     net.directory.close()
     assert await waits is None
+
+
+async def test_other_peers_are_configured_while_a_round_is_under_way(net: Net) -> None:
+    net.there, net.stalled = {"10.0.0.1": "x", "10.0.0.2": "y"}, {"10.0.0.1"}
+    net.directory.reload([("a", 1)])
+    waits = asyncio.ensure_future(net.find("y"))
+    await turns(10)
+    assert net.asked == ["10.0.0.1"]
+    net.directory.reload([("b", 1)])
+    net.stalled.clear()
+    assert await waits == "10.0.0.2"
+    assert await net.find("x") is None
+    assert net.asked.count("10.0.0.1") == 1
+
+
+async def test_no_peers_are_configured_while_a_round_is_under_way(net: Net) -> None:
+    net.there, net.stalled = {"10.0.0.1": "x"}, {"10.0.0.2"}
+    waits = asyncio.ensure_future(net.find("y"))
+    await turns(10)
+    net.directory.reload([])
+    assert await waits is None
+    assert await net.find("x") is None
+    net.stalled.clear()
+    net.directory.reload([("a", 1)])
+    assert await net.find("x") == "10.0.0.1"
+
+
+async def test_what_is_looked_up_for_an_old_configuration_is_not_kept(net: Net) -> None:
+    answered, lookup = asyncio.Event(), net.lookup
+
+    async def slow(name: str, port: int) -> list[Address]:
+        await answered.wait()
+        return await lookup(name, port)
+
+    net.lookup = slow  # type: ignore[method-assign]
+    net.there = {"10.0.0.1": "x"}
+    waits = asyncio.ensure_future(net.find("x"))
+    await turns(10)
+    answered.set()
+    net.directory.reload([("b", 1)])
+    assert await waits is None
+    assert await net.find("x") is None

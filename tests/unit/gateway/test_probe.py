@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.config.settings import ServiceSettings
+from app.connectors.stomp import addresses
 from app.domain.link import LinkError, LinkFault, LinkStatus
 from app.gateway import probe as module
 from app.gateway.probe import Finding, probe
@@ -114,11 +115,11 @@ async def test_a_name_that_does_not_resolve_ends_the_probe() -> None:
 
 
 async def test_names_that_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hang(_hosts: object) -> None:
+    async def hang(_name: str, _port: int) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(module, "resolve", hang)
-    assert await _findings(connect_timeout=0.01) == [Finding(False, "names: not resolved in time")]
+    monkeypatch.setattr(addresses, "_lookup", hang)
+    assert await _findings(connect_timeout=0.01) == [Finding(False, "names: 127.0.0.1: not resolved in time")]
 
 
 async def test_a_broker_that_does_not_say_goodbye_is_good_all_the_same(start: Start) -> None:
