@@ -73,8 +73,9 @@ async def test_another_name_for_the_same_address_is_another_certificate(site: Op
 
 
 async def test_an_answer_that_lacks_a_family_makes_no_second_member_of_the_same_broker(
-    site: Open, names: Names
+    site: Open, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(alias, "GONE_AFTER", 1000)
     async with site(1) as here:
         (four,) = known(here)
         six = Address("alias", "::1", four.port)

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Container, Coroutine, Mapping
+from collections.abc import Container, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -127,8 +127,8 @@ class Alias:
 
     def _meet(self, strangers: list[Address]) -> None:
         # An answer may lack a family, and the other one of a broker we have is no other broker.
-        ipv4 = {member.address.name for member in self.members if not member.address.is_ipv6}
-        strangers = [address for address in strangers if not (address.is_ipv6 and address.name in ipv4)]
+        ipv4 = _with_ipv4(member.address for member in self.members)
+        strangers = [each for each in strangers if not (each.is_ipv6 and (each.name, each.port) in ipv4)]
         room = MAX_MEMBERS - len(self._members)
         for address in strangers[:room]:
             self._met += 1
@@ -149,15 +149,15 @@ class Alias:
         now = asyncio.get_running_loop().time()
         is_due = now - self._counted_at >= LOOK_UP_EVERY / 2  # reloads in a row are no look-ups in a row
         self._counted_at = now if is_due else self._counted_at
-        ipv4 = {address.name for address in present.values() if not address.is_ipv6}
+        ipv4 = _with_ipv4(present.values())
         for key, member in list(self._members.items()):
-            name = member.address.name
+            address = member.address
             if key in present:
                 member.missed = 0
-            elif name not in failures:
+            elif address.name not in failures:
                 member.missed += is_due
                 # Met while its name had no IPv4 address: each message of a Topic would come twice.
-                is_twin = member.address.is_ipv6 and name in ipv4
+                is_twin = address.is_ipv6 and (address.name, address.port) in ipv4
                 if strict or is_twin or member.missed >= GONE_AFTER:
                     self._leave(member)
 
@@ -272,3 +272,8 @@ class Alias:
     def work(self) -> set[asyncio.Task[None]]:
         """All that is still being done, for its members too."""
         return self.chores.union(*(member.consumers.chores for member in self.members))
+
+
+def _with_ipv4(addresses: Iterable[Address]) -> set[tuple[str, int]]:
+    """Names and ports; of these the addresses of IPv6 are of the same brokers."""
+    return {(address.name, address.port) for address in addresses if not address.is_ipv6}
