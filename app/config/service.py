@@ -226,7 +226,7 @@ class ServiceSettings(Section):
             self._check_consume_from_all()
         for topic, settings in self.topics.items():
             for name in settings.subscriptions:
-                if len(subscription_queue(topic, name).encode()) > MAX_NAME_BYTES:
+                if len(subscription_queue(topic, name, settings.destination).encode()) > MAX_NAME_BYTES:
                     raise ValueError(f"topics.{topic}: with its subscription {name!r} the name is too long")
         if self.options and self.mq_type in (STOMP, MEMORY):
             raise ValueError(f"`options` is for connectors of your own; {self.mq_type} takes none")

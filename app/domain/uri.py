@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import blake2b
 
 from app.domain.errors import FieldError, InvalidName, InvalidParameter
 
@@ -17,9 +18,14 @@ MAX_NAME_BYTES = 255
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f,*#>?\u2028\u2029]|::")
 
 
-def subscription_queue(topic: str, subscription: str) -> str:
-    """The queue of a durable subscription: no other name has `::`, so nobody else's is called like it."""
-    return f"{topic}{SEPARATOR}{subscription}"
+def subscription_queue(topic: str, subscription: str, destination: str | None = None) -> str:
+    """The queue of a durable subscription: no other name has `::`, so nobody else's is called like it.
+
+    Of a Topic with a `destination` of its own it ends with a digest of that: what is bound to another one is another
+    queue, and nothing published to the new one is taken for kept in the old.
+    """
+    ends = () if destination is None else (blake2b(destination.encode(), digest_size=4).hexdigest(),)
+    return SEPARATOR.join((topic, subscription, *ends))
 
 
 class DestinationType(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -481,3 +482,16 @@ async def test_who_is_not_connected_has_no_errands() -> None:
     with pytest.raises(BrokerUnavailable, match="not connected"):
         async with errand(Session(1, Address("localhost", "127.0.0.1", 1), lambda _event: None)):
             raise AssertionError("an errand without a broker")
+
+
+async def test_what_is_bound_to_another_destination_is_another_queue() -> None:
+    """The one that is there would count as bound, and what is published to the new destination be lost."""
+    async with DurablePeer.serve() as peer, replica(peer) as it:
+        await it.publish(1)
+        moved = {"alerts": {"subscriptions": ["archiver"], "destination": "/topic/other"}}
+        await it.gateway.reload(settings(peer, moved))
+        await it.publish(2)
+        (name,) = set(peer.queues) - {QUEUE}
+        assert re.fullmatch(QUEUE + "::[0-9a-f]{8}", name)
+        assert (peer.waits(QUEUE), peer.waits(name), peer.vanished) == ([b"1"], [b"2"], 0)
+        assert bodies(await it.take(1)) == [b"2"]

@@ -48,7 +48,7 @@ _Key = tuple[str, str]
 def _key(dialect: Dialect, wanted: Destination) -> _Key:
     if wanted.subscription is None:
         return dialect.path(wanted), stream_name(wanted)
-    return dialect.path(wanted), subscription_queue(wanted.uri.name, wanted.subscription)
+    return dialect.path(wanted), subscription_queue(wanted.uri.name, wanted.subscription, wanted.settings.destination)
 
 
 class Declarations:

@@ -61,7 +61,8 @@ class Keeping:
         consuming.declared.add(made)
 
     async def _keep_apart(self, session: Session, destination: Destination) -> None:
-        queue = subscription_queue(destination.uri.name, destination.subscription or "")
+        uri, settings = destination.uri, destination.settings
+        queue = subscription_queue(uri.name, destination.subscription or "", settings.destination)
         if queue not in self._unbound and await _is_there(session, session.dialect.source(destination)):
             return
         try:
@@ -73,7 +74,7 @@ class Keeping:
             self._unbound.discard(queue)  # it deleted what there was of it
             raise
         self._unbound.discard(queue)
-        logger.info("%s: made the queue %s for its subscription", destination.uri, queue)
+        logger.info("%s: made the queue %s for its subscription", uri, queue)
 
 
 def _making_headers(dialect: Dialect, destination: Destination, queue: str) -> Headers:

@@ -77,7 +77,8 @@ class RabbitMQ(Dialect):
         # Not /queue/, which makes a queue that is not there, without its binding. And not the Topic: see keeping.py.
         if destination.subscription is None:
             return self.path(destination)
-        return "/amq/queue/" + self.quote(subscription_queue(destination.uri.name, destination.subscription))
+        uri, settings = destination.uri, destination.settings
+        return "/amq/queue/" + self.quote(subscription_queue(uri.name, destination.subscription, settings.destination))
 
     def ttl(self, milliseconds: int) -> Headers:
         return {"expiration": str(milliseconds)}

@@ -476,3 +476,11 @@ async def test_a_subscription_that_is_taken_away_leaves_nothing(site: Site) -> N
     assert site.connector._room._messages == 2
     assert site.connector.reconfigure(ServiceSettings.model_validate({"mq_type": "Memory"}))
     assert site.connector._queues == {}
+
+
+async def test_a_batch_that_began_before_a_reload_is_kept_as_the_configuration_is_now(site: Site) -> None:
+    topics = {"alerts": {"subscriptions": ["mailer"]}}
+    assert site.connector.reconfigure(ServiceSettings.model_validate({"mq_type": "Memory", "topics": topics}))
+    await site.put(b"1", to=KEPT)
+    assert (await site.consume(of=of("mailer"))).bodies == [b"1"]
+    assert site.connector._room._messages == 1

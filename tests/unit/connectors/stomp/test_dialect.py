@@ -289,7 +289,7 @@ def kept(name: str = "alerts", **settings: Any) -> Destination:
     [
         (RabbitMQ(), kept(), "/amq/queue/alerts::archiver"),
         (RabbitMQ(), kept("a/b"), "/amq/queue/a%2Fb::archiver"),
-        (RabbitMQ(), kept(destination="/exchange/logs/app.#"), "/amq/queue/alerts::archiver"),
+        (RabbitMQ(), kept(destination="/exchange/logs/app.#"), "/amq/queue/alerts::archiver::4e7be5c5"),
         (ActiveMQ(), kept(), "/topic/alerts"),
         (ActiveMQ(), kept("VirtualTopic.a"), "/queue/Consumer.archiver.VirtualTopic.a"),
         (ActiveMQ(), kept(destination="/topic/VirtualTopic.a"), "/queue/Consumer.archiver.VirtualTopic.a"),
