@@ -153,7 +153,8 @@ class TopicSettings(DestinationSettings):
     has taken it with `receive?subscription=`. Made and bound when the link comes up. RabbitMQ: the durable queue
     `<topic>::<subscription>`; a queue of that name that is there is taken as it is. ActiveMQ: a Topic whose name there
     begins with `VirtualTopic.`, or the service's `client_id`. Artemis: `client_id`. `Memory` keeps them in this
-    process. A name that is taken away leaves its queue, and what is in it, at the broker."""
+    process. With a `destination` the name ends with a digest of it. A name that is taken away, or another
+    `destination`, leaves the queue, and what is in it, at the broker."""
 
     @property
     def is_stream(self) -> bool:

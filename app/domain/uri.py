@@ -18,14 +18,16 @@ MAX_NAME_BYTES = 255
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f,*#>?\u2028\u2029]|::")
 
 
-def subscription_queue(topic: str, subscription: str, destination: str | None = None) -> str:
+def subscription_queue(
+    topic: str, subscription: str, destination: str | None = None, separator: str = SEPARATOR
+) -> str:
     """The queue of a durable subscription: no other name has `::`, so nobody else's is called like it.
 
     Of a Topic with a `destination` of its own it ends with a digest of that: what is bound to another one is another
     queue, and nothing published to the new one is taken for kept in the old.
     """
     ends = () if destination is None else (blake2b(destination.encode(), digest_size=4).hexdigest(),)
-    return SEPARATOR.join((topic, subscription, *ends))
+    return separator.join((topic, subscription, *ends))
 
 
 class DestinationType(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.connectors.base import Destination
 from app.connectors.stomp.dialect import Dialect, Headers, ReplyQueues
 from app.domain.errors import NotSupportedByBroker
+from app.domain.uri import subscription_queue
 
 #: Topics of which ActiveMQ hands a copy to every queue `Consumer.<name>.<topic>`, as it is configured at first.
 _VIRTUAL = "/topic/VirtualTopic."
@@ -60,4 +61,6 @@ class ActiveMQ(Dialect):
 
 def durable_name(destination: Destination) -> str:
     """What a durable subscription is called under its client id, where all Topics share the names."""
-    return f"{destination.uri.name}.{destination.subscription}"
+    return subscription_queue(
+        destination.uri.name, destination.subscription or "", destination.settings.destination, "."
+    )

@@ -181,3 +181,6 @@ def test_a_subscription_and_its_topic_have_one_name_at_the_broker() -> None:
     _service(topics={"t" * 250: {"subscriptions": ["abc"]}})
     with pytest.raises(ValidationError, match="too long"):
         _service(topics={"t" * 250: {"subscriptions": ["abcd"]}})
+    _service(topics={"t" * 240: {"subscriptions": ["abc"], "destination": "/topic/t"}})
+    with pytest.raises(ValidationError, match="too long"):
+        _service(topics={"t" * 240: {"subscriptions": ["abcd"], "destination": "/topic/t"}})

@@ -309,6 +309,8 @@ def test_a_consumer_of_a_durable_subscription_declares_nothing() -> None:
         "activemq.prefetchSize": "0",
         "activemq.subscriptionName": "alerts.archiver",
     }
+    elsewhere = ActiveMQ().subscribe_headers(kept(destination="/topic/other"), 0)
+    assert elsewhere["activemq.subscriptionName"] == "alerts.archiver.ee975d5b"
 
 
 def test_who_shares_a_durable_subscription() -> None:
