@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -61,6 +62,13 @@ def key_value(text: str) -> tuple[str, str]:
     return name, value
 
 
+def finite(number: float | None) -> float | None:
+    """The number, which no range that has only one end keeps from being infinite or nan; raises BadParameter."""
+    if number is None or math.isfinite(number):
+        return number
+    raise typer.BadParameter("must be a finite number")
+
+
 Destination = Annotated[
     MqUri,
     typer.Argument(
@@ -116,7 +124,8 @@ CorrelationId = Annotated[
 ]
 ConfirmBy = Annotated[Confirm, typer.Option(help="receipt: wait for the broker; none: only until it is handed over.")]
 Timeout = Annotated[
-    float | None, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for the broker.  [default: 5]")
+    float | None,
+    typer.Option(min=0.001, callback=finite, metavar="SECONDS", help="How long to wait for the broker.  [default: 5]"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the gateway's answer as JSON.")]
 
@@ -148,11 +157,17 @@ Follow = Annotated[
 Wait = Annotated[
     float | None,
     typer.Option(
-        min=0, metavar="SECONDS", help="How long to wait for each message, unless with --follow.  [default: 20]"
+        min=0,
+        callback=finite,
+        metavar="SECONDS",
+        help="How long to wait for each message, unless with --follow.  [default: 20]",
     ),
 ]
 Lease = Annotated[
-    float, typer.Option(min=1, metavar="SECONDS", help="When it comes again if we die; renewed while the work goes on.")
+    float,
+    typer.Option(
+        min=1, callback=finite, metavar="SECONDS", help="When it comes again if we die; renewed while the work goes on."
+    ),
 ]
 Exec = Annotated[
     str | None,
@@ -166,7 +181,10 @@ Exec = Annotated[
 Delay = Annotated[
     float | None,
     typer.Option(
-        min=0, metavar="SECONDS", help="With --exec: how long what failed stays away from the queue.  [default: 1]"
+        min=0,
+        callback=finite,
+        metavar="SECONDS",
+        help="With --exec: how long what failed stays away from the queue.  [default: 1]",
     ),
 ]
 EnvelopesAsJson = Annotated[

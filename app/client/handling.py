@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -18,6 +19,8 @@ from app.client.taking import Taken
 EXIT_REFUSE = 65
 #: Seconds that a command has to end when it is told to.
 END_SECONDS = 5.0
+#: Seconds between two looks at whether it has.
+LOOK_SECONDS = 0.02
 
 
 class Outcome(Enum):
@@ -89,10 +92,32 @@ def _environment(taken: Taken) -> dict[bytes, bytes]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the command and what it has started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(END_SECONDS)
+    """End the command and all of its group, which may outlive the shell; one more signal shortens the wait."""
+    with suppress(KeyboardInterrupt):
+        if _ends(process, signal.SIGTERM):
             return
+    _ends(process, signal.SIGKILL)
+
+
+def _ends(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Signal the group; whether nothing is left of it within END_SECONDS."""
+    until = time.monotonic() + END_SECONDS
+    while time.monotonic() < until:
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # what is left is another user's: it may still end by itself
+            pass
+        number = 0  # from now on it is only looked for
+        time.sleep(LOOK_SECONDS)
+        _reap(process)
+    return False
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """A process that has ended is of its group until then. What the shell leaves behind is ours if we are process 1."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-process.pid, os.WNOHANG)[0]:
+            pass
+    process.poll()

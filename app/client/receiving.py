@@ -111,13 +111,13 @@ class Receiver:
         try:
             with kept(self._taker, taken, self._notice):
                 outcome = self._handle(taken)
+            self._settle(taken, outcome)
         except OSError as error:
             self._give_back(taken)
             raise ClientError(f"{_name(taken)}: {error}") from None
-        except BaseException:
+        except BaseException:  # also an answer that is refused for good
             self._give_back(taken)
             raise
-        self._settle(taken, outcome)
 
     def _give_back(self, taken: Taken) -> None:
         """For others to have at once; where that fails it comes again when its lease is over."""

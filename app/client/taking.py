@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from app.client.connection import CONNECT_SECONDS, ClientError, Target, parse_object, read_answer, refusal, unreachable
-from app.client.stopping import Stop
+from app.client.stopping import Stop, Stopped
 from app.domain.uri import MqUri
 
 #: Seconds more that we wait for the gateway than it waits for a message.
@@ -56,8 +56,8 @@ class Taker:
     def receive(self, wait: float, stop: Stop) -> Taken | None:
         """A message, or None where none came within `wait` seconds (at most 20).
 
-        Raises ClientError, and Stopped where the end is wanted before a message has come: the gateway, which sees the
-        connection close, keeps it.
+        Raises ClientError, and Stopped where the end is wanted before an answer has come: the gateway, which sees the
+        connection close, keeps the message. One whose answer was on its way comes again when its lease is over.
         """
         source = self.source
         accept = "application/json" if source.as_json else "application/octet-stream, application/problem+json"
@@ -69,14 +69,23 @@ class Taker:
             timeout=httpx.Timeout(wait + MARGIN_SECONDS, connect=CONNECT_SECONDS),
         )
         try:
-            with stop.idle():
-                response = self._client.send(request, stream=True)
+            response = self._send(request, stop)
             try:
                 return _taken(response, as_json=source.as_json)
             finally:
                 response.close()
         except httpx.TransportError as error:
             raise unreachable(self._target, error) from None
+
+    def _send(self, request: httpx.Request, stop: Stop) -> httpx.Response:
+        response: httpx.Response | None = None
+        try:
+            with stop.idle():
+                response = self._client.send(request, stream=True)
+        except Stopped:
+            if response is None:
+                raise
+        return response  # also where the end is wanted: there is a message in it, and nobody else has it
 
     def answer(self, verb: str, lease: str, **members: object) -> str:
         """Say `ack`, `nack` or `renew` of a lease; returns the result in the gateway's word, raises ClientError."""

@@ -403,6 +403,9 @@ class TestReceive:
             ("--wait", "3", "--max", "0"),
             ("--delay", "3"),
             ("--lease", "0.5"),
+            ("--lease", "nan"),
+            ("--wait", "inf"),
+            ("--delay", "inf", "--exec", "true"),
         ],
     )
     def test_usage_errors(self, options: tuple[str, ...]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -90,25 +94,85 @@ class TestCommand:
         assert Command(text, told.append)(_taken(message_id="a\x1bb")) is outcome
         assert told == [f"message a b: {words}"]
 
-    def test_a_first_signal_leaves_it_alone_and_a_second_ends_it(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+
+class TestSecondSignal:
+    """The first leaves the command alone, one more ends it with all that it has started."""
+
+    @pytest.fixture(autouse=True)
+    def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(handling, "END_SECONDS", 0.5)
-        command = Command(f"trap '' TERM; echo $$ > {tmp_path}/pid; exec sleep 60", pytest.fail)
-        main = threading.get_ident()
 
-        def signals() -> None:
-            while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-                time.sleep(0.01)
-            for _ in range(2):
-                signal.pthread_kill(main, signal.SIGINT)
-                time.sleep(0.2)
-
-        thread = threading.Thread(target=signals)
-        thread.start()
-        with Stop() as stop, pytest.raises(KeyboardInterrupt):
-            command(_taken())
-        assert stop.asked
-        thread.join()
+    def test_a_command_that_does_not_listen(self, tmp_path: Path) -> None:
+        begun = tmp_path / "pid"
+        _interrupted(f"trap '' TERM; echo $$ > {begun}; exec sleep 60", begun)
         with pytest.raises(ProcessLookupError):
-            os.killpg(int((tmp_path / "pid").read_text()), 0)
+            os.killpg(int(begun.read_text()), 0)
+
+    def test_what_outlives_the_shell_is_killed(self, tmp_path: Path) -> None:
+        ticks = tmp_path / "ticks"
+        _interrupted(f"(trap '' TERM; while :; do echo >> {ticks}; sleep 0.02; done) | cat", ticks)
+        size = ticks.stat().st_size
+        time.sleep(0.2)
+        assert ticks.stat().st_size == size
+
+    def test_and_has_its_time_to_end(self, tmp_path: Path) -> None:
+        begun, ended = tmp_path / "begun", tmp_path / "ended"
+        end = f"trap 'sleep 0.1; echo > {ended}; exit' TERM"
+        _interrupted(f"({end}; echo > {begun}; while :; do sleep 0.02; done); :", begun)
+        assert ended.exists()
+
+    def test_a_third_does_not_wait(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(handling, "END_SECONDS", 30)
+        begun = tmp_path / "begun"
+        began = time.monotonic()
+        _interrupted(
+            f"trap '' TERM; echo > {begun}; exec sleep 60", begun, 0.2, 1
+        )  # Popen gives a command 0.25 s after the second
+        assert time.monotonic() - began < 15
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="only there a process can be made the parent of orphans")
+    def test_orphans_that_are_ours_keep_nobody_waiting(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(handling, "END_SECONDS", 30)
+        begun = tmp_path / "begun"
+        began = time.monotonic()
+        with _parent_of_orphans():
+            _interrupted(f"sleep 60 | (echo > {begun}; cat); :", begun)
+        assert time.monotonic() - began < 15
+
+    def test_what_is_another_users(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refused(_group: int, _number: int) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(os, "killpg", refused)
+        begun = tmp_path / "begun"
+        _interrupted(f"echo > {begun}; exec sleep 1", begun)
+
+
+def _interrupted(text: str, begun: Path, *pauses: float) -> None:
+    """Run a command that writes `begun`; from then on there are signals, the first at once."""
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        while not begun.exists() or not begun.read_text():
+            time.sleep(0.01)
+        for pause in (0, *(pauses or (0.2,))):
+            time.sleep(pause)
+            signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with Stop() as stop, pytest.raises(KeyboardInterrupt):
+        Command(text, pytest.fail)(_taken())
+    assert stop.asked
+    thread.join()
+
+
+@contextmanager
+def _parent_of_orphans() -> Iterator[None]:
+    """As process 1 of a container is (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    prctl = ctypes.CDLL(None).prctl
+    assert prctl(36, 1, 0, 0, 0) == 0
+    try:
+        yield
+    finally:
+        prctl(36, 0, 0, 0, 0)

@@ -146,10 +146,14 @@ def test_and_no_longer_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched.told[0].endswith("it may come again")
 
 
-def test_an_ack_that_is_refused_ends_it() -> None:
-    watched = _Watched(Outcome.DONE)
-    with scripted(_message(1), problem(403, "forbidden")) as gateway, pytest.raises(ClientError, match="403"):
+@pytest.mark.parametrize(("outcome", "verb"), [(Outcome.DONE, "ack"), (Outcome.AGAIN, "nack")])
+def test_an_answer_that_is_refused_ends_it_and_leaves_nothing_leased(outcome: Outcome, verb: str) -> None:
+    watched = _Watched(outcome, number=None, delay_seconds=901.0)
+    refused = problem(400, "invalid_parameter")
+    with scripted(_message(1), refused, _DONE) as gateway, pytest.raises(ClientError, match="400"):
         watched.run(gateway)
+    assert _asked(gateway) == ["receive", verb, "nack"]
+    assert json.loads(gateway.seen[2].body) == {"leases": ["l1"], "delay": 0}
 
 
 def test_what_cannot_be_handled_is_given_back_at_once() -> None:

@@ -147,3 +147,21 @@ def test_a_signal_ends_the_wait() -> None:
         with pytest.raises(Stopped):
             taker.receive(20, stop)
         timer.join()
+
+
+class _Late(Stop):
+    """The signal comes when the answer is there."""
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        with super().idle():
+            yield
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_after_the_answer_loses_no_message() -> None:
+    with scripted(_octets()) as gateway, _taker(gateway) as taker, _Late() as stop:
+        taken = taker.receive(0, stop)
+    assert taken is not None
+    assert taken.lease == "l1"
+    assert stop.asked
