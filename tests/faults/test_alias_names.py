@@ -29,7 +29,7 @@ async def test_a_name_that_hangs_keeps_no_other_away(
             await asyncio.Event().wait()
         return await names.lookup(name, port)
 
-    monkeypatch.setattr(addresses, "_lookup", lookup)
+    monkeypatch.setattr(addresses, "lookup", lookup)
     async with ScriptedPeer.listen() as one:
         names.say("good", one)
         async with subject("", hosts=["dead:1", "good:1"], connect_timeout=0.1, **ALL) as it:
@@ -50,7 +50,7 @@ async def test_hosts_that_are_not_configured_any_more_never_see_the_new_password
             await asyncio.sleep(delay)
             return await names.lookup(name, port)
 
-        monkeypatch.setattr(addresses, "_lookup", lookup)
+        monkeypatch.setattr(addresses, "lookup", lookup)
         changed = {"hosts": ["other:1"], "password": "new-secret"}
         given = here.it.settings.model_dump(include={"mq_type", "user", "consume_from", "heartbeat_ms", "reconnect"})
         assert here.it.connector.reconfigure(type(here.it.settings).model_validate(given | changed))
