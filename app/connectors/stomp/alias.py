@@ -250,7 +250,8 @@ class Alias:
         for member in self.members:
             host = (member.address.name, member.address.port)
             member.consumers.settings = settings
-            if host[0] not in dict(hosts) or (host in before and host not in hosts):
+            # What an earlier reload removed stays so: `before` is not what it was met by.
+            if member in self._unlisted or host[0] not in dict(hosts) or (host in before and host not in hosts):
                 self._unlisted.add(member)
             elif connect:
                 member.reconfigure(settings)
