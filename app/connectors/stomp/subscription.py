@@ -146,6 +146,8 @@ class StompSubscription(Subscription):
         self._on_cancelled(detail)
 
     def _on_cancelled(self, detail: str) -> None:
+        if self._session is not None:
+            self._session.declared.discard(mark(self._session, self.destination))  # what it read may be gone
         self._let_go()
         self.ended = detail
         self._on_end(self)
