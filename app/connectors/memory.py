@@ -146,7 +146,7 @@ class MemoryMQConnector(MQConnector):
     def _deliver(self, destination: Destination, received: Sequence[tuple[Message, int | None]]) -> None:
         """Messages to one destination, each with its time to live in milliseconds."""
         uri = destination.uri  # of the present configuration: a batch may have begun under another one
-        self._store(_sources(uri, self.settings.destination(uri) or destination.settings), received)
+        self._store(_sources(uri, self.settings.destination(uri)), received)
         if not destination.uri.is_queue:
             for message, _ in received:
                 self._spread(destination, message)

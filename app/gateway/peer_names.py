@@ -6,21 +6,20 @@ import asyncio
 import logging
 from ipaddress import ip_address
 
-from app.connectors.stomp.addresses import Address, Resolver
+from app.connectors.stomp.addresses import Address, lookup
 
 logger = logging.getLogger("mq_gateway.peers")
 
 #: Seconds a name's lookup is waited for.
 LOOKUP_SECONDS = 2.0
-#: Lookups (count) at the same time. One that hangs holds one of the loop's four threads, and brokers have names, too.
-MAX_LOOKUPS = 2
+#: Lookups (count) at the same time. One that hangs holds a thread, and those are for the names of brokers, too.
+MAX_LOOKUPS = 8
 
 
 class PeerNames:
     """Looks names up, each once at a time: who comes while a lookup hangs joins it."""
 
     def __init__(self) -> None:
-        self._resolver = Resolver()
         self._places = asyncio.Semaphore(MAX_LOOKUPS)
         self._running: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
         self._known: dict[tuple[str, int], list[Address]] = {}
@@ -33,7 +32,6 @@ class PeerNames:
         """Nobody looks any more."""
         for task in self._running.values():
             task.cancel()
-        self._resolver.close()
 
     async def addresses(self, name: str, port: int) -> list[Address]:
         """The addresses of the name; where it cannot be looked up now, those it had."""
@@ -57,7 +55,7 @@ class PeerNames:
 
     async def _resolve(self, name: str, port: int) -> list[Address]:
         async with self._places:
-            found = await self._resolver.lookup(name, port)
+            found = await lookup(name, port)
         self._known[name, port] = found
         return found
 

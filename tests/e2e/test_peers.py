@@ -15,7 +15,7 @@ import pytest
 from app.connectors.stomp.addresses import Address
 from app.domain.lease import Settled, Settlement
 from app.domain.uri import MqUri
-from app.gateway import peer_channel, peers
+from app.gateway import peer_channel, peer_names, peers
 from app.gateway.peer_channel import MAX_ANSWER, PATH, Peer
 from app.gateway.peers import Peers
 from app.wire import peer, peer_seal
@@ -204,15 +204,11 @@ async def test_a_name_that_is_not_answered_holds_up_nobody(
     pair: Sequence[Served], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    loop = asyncio.get_running_loop()
-    lookup = loop.getaddrinfo
 
-    async def hangs(host: Any, port: Any, **options: Any) -> Any:
-        if host == "hangs.example":
-            await asyncio.Event().wait()
-        return await lookup(host, port, **options)
+    async def hangs(_name: str, _port: int) -> Any:
+        await asyncio.Event().wait()
 
-    monkeypatch.setattr(loop, "getaddrinfo", hangs)
+    monkeypatch.setattr(peer_names, "lookup", hangs)
     await tell(here, secret_file(tmp_path), "hangs.example:1", f"127.0.0.1:{there.port}")
     (mine,), (theirs,) = await take(here), await take(there)
     began = time.monotonic()

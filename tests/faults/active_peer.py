@@ -41,6 +41,11 @@ class ActivePeer(ScriptedPeer):
         """The latest connection that was published on."""
         return next(connection for connection, frame in reversed(self.received) if frame.command == "SEND")
 
+    async def end(self, name: str) -> None:
+        """The broker ends the consumer under this name, as where the subscription is gone."""
+        connection, lane = self._consumers.pop(name)
+        await connection.send("ERROR", {"subscription": lane, "message": "The subscription was removed"})
+
     def _is_here(self, connection: Connection) -> bool:
         return not connection.ended.is_set()
 

@@ -127,7 +127,7 @@ def subject() -> Connect:
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     made = Names()
-    monkeypatch.setattr(addresses, "_lookup", made.lookup)
+    monkeypatch.setattr(addresses, "lookup", made.lookup)
     monkeypatch.setattr(alias, "LOOK_UP_EVERY", 0.05)
     monkeypatch.setattr(alias, "LOOK_UP_SOON", 0.05)
     monkeypatch.setattr(alias, "GONE_AFTER", 2)

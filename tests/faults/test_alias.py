@@ -281,7 +281,7 @@ async def test_a_resolver_that_hangs_holds_nobody_up_for_longer_than_was_said(
         await asyncio.Event().wait()
         return []
 
-    monkeypatch.setattr(addresses, "_lookup", hang)
+    monkeypatch.setattr(addresses, "lookup", hang)
     async with subject("alias:61613", up=False, connect_timeout=0.2, **ALL) as it:
         with pytest.raises(BrokerUnavailable, match="not resolved yet"):
             await it.consume(queue(), timeout=0.05)

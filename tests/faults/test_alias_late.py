@@ -10,13 +10,15 @@ import pytest
 from app.config.settings import TopicSettings
 from app.connectors.base import Destination
 from app.connectors.stomp import reminders, restore, spread
+from app.connectors.stomp.member import Member
+from app.connectors.stomp.spread import Spread
 from app.domain.errors import BrokerUnavailable
 from app.domain.link import Connections
 from app.gateway.stream import Counts, StreamRequest
 from app.gateway.takings import Takings
 from app.gateway.topic import Topic
 from tests.contract.conftest import WAIT
-from tests.faults.alias_site import ACTIVEMQ, ALL, Names, Open, standing, until
+from tests.faults.alias_site import ACTIVEMQ, ALL, Names, Open, Site, standing, until
 from tests.faults.conftest import Connect, Subject, queue, topic
 from tests.faults.peer import Connection, ScriptedPeer
 
@@ -25,6 +27,12 @@ from tests.faults.peer import Connection, ScriptedPeer
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spread, "STRAGGLERS", 0.02)
     monkeypatch.setattr(reminders, "AGAIN", 0.05)
+
+
+def members(here: Site) -> list[Member]:
+    known = here.it.connector._alias
+    assert known is not None
+    return known.members
 
 
 def feed(it: Subject) -> Topic:
@@ -123,6 +131,34 @@ async def test_who_closes_is_not_subscribed_again(site: Open) -> None:
         await two.frame("UNSUBSCRIBE")
         await subscription.close(WAIT)
         await two.none("SUBSCRIBE", 0.2)
+
+
+@pytest.mark.parametrize("is_stale", [True, False], ids=["renewed", "lost"])
+async def test_who_closes_while_a_connection_is_waited_for_leaves_nothing_at_the_broker(
+    site: Open, is_stale: bool
+) -> None:
+    async with site() as here:
+        two = here.peers[1]
+        two.script.receipts = False
+        _, subscription = await here.it.consume(topic(), timeout=0.1)
+        connection, asked = await two.frame_from("SUBSCRIBE")
+        await two.frame("UNSUBSCRIBE")
+        two.script.receipts, two.script.connected = True, None
+        await connection.release()
+        assert isinstance(subscription, Spread)
+        (member,) = (each for each in members(here) if each.address.port == two.port)
+        if is_stale:
+            assert member.link.current is not None
+            member.link.current.stale.add(asked["destination"])
+        else:
+            connection.close()
+        await two.frames("CONNECT", 2)
+        if not is_stale:
+            subscription._ask_again(member)
+        await subscription.close(WAIT)
+        await two.connections[1].send("CONNECTED", {"version": "1.2", "heart-beat": "0,0"})
+        await here.all_up()
+        await two.none("SUBSCRIBE", 0.1)
 
 
 async def test_a_late_answer_of_one_that_was_parted_with_restores_nothing(site: Open) -> None:

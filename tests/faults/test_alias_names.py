@@ -12,6 +12,7 @@ from app.domain.link import Connections, LinkFault, LinkState
 from tests.faults.alias_site import ALL, Names, Open, Site, until
 from tests.faults.conftest import Connect, topic
 from tests.faults.peer import ScriptedPeer
+from tests.faults.test_reconfigure import changed
 
 
 def known(here: Site) -> list[Address]:
@@ -29,7 +30,7 @@ async def test_a_name_that_hangs_keeps_no_other_away(
             await asyncio.Event().wait()
         return await names.lookup(name, port)
 
-    monkeypatch.setattr(addresses, "_lookup", lookup)
+    monkeypatch.setattr(addresses, "lookup", lookup)
     async with ScriptedPeer.listen() as one:
         names.say("good", one)
         async with subject("", hosts=["dead:1", "good:1"], connect_timeout=0.1, **ALL) as it:
@@ -50,10 +51,10 @@ async def test_hosts_that_are_not_configured_any_more_never_see_the_new_password
             await asyncio.sleep(delay)
             return await names.lookup(name, port)
 
-        monkeypatch.setattr(addresses, "_lookup", lookup)
-        changed = {"hosts": ["other:1"], "password": "new-secret"}
+        monkeypatch.setattr(addresses, "lookup", lookup)
+        other = {"hosts": ["other:1"], "password": "new-secret"}
         given = here.it.settings.model_dump(include={"mq_type", "user", "consume_from", "heartbeat_ms", "reconnect"})
-        assert here.it.connector.reconfigure(type(here.it.settings).model_validate(given | changed))
+        assert here.it.connector.reconfigure(type(here.it.settings).model_validate(given | other))
         for _ in range(2):
             assert (await new.frame("CONNECT"))["passcode"] == "new-secret"
         for peer in here.peers:
@@ -61,6 +62,30 @@ async def test_hosts_that_are_not_configured_any_more_never_see_the_new_password
                 await connection.wait_ended()
             logins = {frame["passcode"] for _, frame in peer.received if frame.command == "CONNECT"}
             assert "new-secret" not in logins
+
+
+async def test_a_second_reload_tells_its_password_to_no_host_that_the_first_one_removed(
+    subject: Connect, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ScriptedPeer.listen() as old, ScriptedPeer.listen() as new:
+        names.say("alias", old)
+        async with subject(f"alias:{old.port}", **ALL) as it:
+            await until(lambda: it.connector.status.connections == Connections(2, 2))
+            await old.frames("CONNECT", 2)
+            answers = asyncio.Event()
+
+            async def lookup(name: str, port: int) -> list[Address]:
+                await answers.wait()
+                return await names.lookup(name, port)
+
+            monkeypatch.setattr(addresses, "lookup", lookup)
+            names.say("alias", new)
+            for port, password in ((1, "first"), (2, "second")):
+                assert changed(it, hosts=[f"alias:{port}"], password=password)
+            await old.none("CONNECT", 0.1)
+            answers.set()
+            assert [frame["passcode"] for frame in await new.frames("CONNECT", 2)] == ["second"] * 2
+            await old.none("CONNECT", 0.1)
 
 
 async def test_another_name_for_the_same_address_is_another_certificate(site: Open, names: Names) -> None:

@@ -86,7 +86,7 @@ async def test_behaviour_16_an_alias_is_looked_up_at_each_attempt(
             asked.append(name)
             return [Address(name, LOOPBACK, port)]
 
-        monkeypatch.setattr(addresses, "_lookup", look_up)
+        monkeypatch.setattr(addresses, "lookup", look_up)
         async with subject("alias.example:61613") as it:
             assert it.connector.status.address == old.address
             port = new.port

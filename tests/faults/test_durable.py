@@ -356,6 +356,46 @@ async def test_a_worker_keeps_its_place_while_the_connection_that_publishes_is_m
         task.cancel()
 
 
+async def test_a_moved_topic_whose_worker_is_just_leaving_the_old_place_rests_for_a_moment() -> None:
+    async with ActivePeer.serve() as peer, replica(peer, client_id="gateway") as it:
+        await it.publish(1)
+        task = it.taking()
+        await until(lambda: peer.consumer is not None)
+        connection, lane = peer.received[-1]
+        await connection.message(lane["id"], b"1", ack="a1")
+        (lease,) = await task
+        moved = {"alerts": {"subscriptions": ["archiver"], "destination": "/topic/moved"}}
+        await it.gateway.reload(settings(peer, moved, client_id="gateway"))
+        with pytest.raises(BrokerUnavailable, match="in use") as caught:
+            await it.publish(2)
+        assert caught.value.retry_after is not None
+        assert caught.value.retry_after <= 1
+        assert lease.over
+        async with asyncio.timeout(WAIT):
+            while peer.count("SEND") < 2:
+                with contextlib.suppress(BrokerUnavailable):
+                    await it.publish(2)
+                await asyncio.sleep(0.05)
+        assert (await peer.frames("SEND", 2))[1]["destination"] == "/topic/moved"
+
+
+async def test_a_subscription_whose_consumer_the_broker_ended_is_made_before_the_next_publish() -> None:
+    async with ActivePeer.serve() as peer, replica(peer, client_id="gateway") as it:
+        await it.publish(1)
+        task = it.taking()
+        await until(lambda: peer.consumer is not None)
+        connection, lane = peer.received[-1]
+        await connection.message(lane["id"], b"1", ack="a1")
+        (lease,) = await task
+        made = peer.count("SUBSCRIBE")
+        await peer.end("alerts.archiver")
+        await until(lambda: lease.over)
+        await it.publish(2)
+        commands = [frame.command for _, frame in peer.received if frame.command in {"SUBSCRIBE", "SEND"}]
+        assert commands[made + 1 :] == ["SUBSCRIBE", "SEND"]
+        assert peer.refused == 0
+
+
 async def test_artemis_goes_by_the_client_id() -> None:
     async with ScriptedPeer.listen(Script(connected=ARTEMIS)) as peer, replica(peer, client_id="gateway") as it:
         await it.publish(1)

@@ -107,7 +107,7 @@ async def test_a_resolver_that_hangs_costs_only_this_link(subject: Connect, monk
         await asyncio.Event().wait()
         return []
 
-    monkeypatch.setattr(addresses, "_lookup", hang)
+    monkeypatch.setattr(addresses, "lookup", hang)
     async with subject("anything:1", up=False, connect_timeout=0.1) as it:
         await it.state(LinkState.DOWN)
         assert it.fault is LinkFault.DNS

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from app.config.settings import ServiceSettings
-from app.connectors.stomp import link
+from app.connectors.stomp import addresses, link
+from app.connectors.stomp.addresses import Address
 from app.domain.errors import InvalidHeader, OutcomeUnknown
 from app.domain.link import LinkFault, LinkState
 from app.domain.message import Publication
@@ -67,6 +68,27 @@ async def test_another_password_takes_another_connection_when_what_is_in_flight_
         assert it.states == [LinkState.UP, LinkState.CONNECTING, LinkState.UP]
         assert it.fault is None, "nothing went wrong"
         await subscription.close(1)
+
+
+async def test_hosts_that_were_looked_up_before_a_reload_do_not_see_its_password(
+    subject: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ScriptedPeer.listen() as old, ScriptedPeer.listen() as new:
+        ports, asked, answers = {"old": old.port, "new": new.port}, asyncio.Event(), asyncio.Event()
+
+        async def lookup(name: str, _port: int) -> list[Address]:
+            asked.set()
+            await answers.wait()
+            return [Address(name, "127.0.0.1", ports[name])]
+
+        monkeypatch.setattr(addresses, "lookup", lookup)
+        async with subject("old:1", up=False) as it:
+            await asked.wait()
+            assert changed(it, hosts=["new:1"], password="other")
+            answers.set()
+            assert (await new.frame("CONNECT"))["passcode"] == "other"
+            assert (await old.frame("CONNECT"))["passcode"] == "secret"
+            assert old.count("CONNECT") == 1
 
 
 async def test_a_broker_that_does_not_answer_is_not_waited_for_for_ever(

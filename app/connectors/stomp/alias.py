@@ -17,7 +17,7 @@ from typing import Any
 
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination, Listener, Subscription
-from app.connectors.stomp.addresses import Address, Resolver, look_up, one_each
+from app.connectors.stomp.addresses import Address, look_up, one_each
 from app.connectors.stomp.link import RETIRE_SECONDS
 from app.connectors.stomp.member import Member, Neighbours
 from app.connectors.stomp.quarantine import Quarantine
@@ -51,7 +51,6 @@ class Alias:
         self._settings = settings
         self._quarantine = quarantine
         self._neighbours = neighbours
-        self._resolver = Resolver()
         self._members: dict[tuple[str, int], Member] = {}
         #: Of hosts that are not configured any more.
         self._unlisted: set[Member] = set()
@@ -106,7 +105,7 @@ class Alias:
 
     async def _follow(self) -> None:
         settings, strict = self._settings, self._is_strict
-        found, failures = await look_up(settings.addresses(), settings.connect_timeout, self._resolver)
+        found, failures = await look_up(settings.addresses(), settings.connect_timeout)
         if self._is_over or settings is not self._settings:
             return
         self._note(failures)
@@ -251,7 +250,8 @@ class Alias:
         for member in self.members:
             host = (member.address.name, member.address.port)
             member.consumers.settings = settings
-            if host[0] not in dict(hosts) or (host in before and host not in hosts):
+            # What an earlier reload removed stays so: `before` is not what it was met by.
+            if member in self._unlisted or host[0] not in dict(hosts) or (host in before and host not in hosts):
                 self._unlisted.add(member)
             elif connect:
                 member.reconfigure(settings)
@@ -265,7 +265,6 @@ class Alias:
     def drain(self) -> None:
         """No new addresses; their links are drained with the others."""
         self._is_over = True
-        self._resolver.close()
         self._wake()
 
     @property

@@ -31,6 +31,8 @@ DEADLINE = 10.0
 REST_SECONDS = 300.0
 #: The same of a durable subscription, which costs a connection of its own at most.
 SHORT_REST_SECONDS = 30.0
+#: The same where the broker takes one consumer: it may be at the place a Topic had until now, and end soon.
+ONE_CONSUMER_REST_SECONDS = 1.0
 
 
 def behind(destination: Destination) -> list[Destination]:
@@ -194,13 +196,20 @@ class Declarations:
             except TimeoutError:
                 raise BrokerUnavailable("the broker does not confirm its declaration", retry_after=1) from None
             except BrokerRejected as error:
-                rest = REST_SECONDS if wanted.subscription is None else SHORT_REST_SECONDS
+                rest = _rest(session.dialect, wanted)
                 self._resting[key] = (asyncio.get_running_loop().time() + rest, str(error))
                 raise BrokerUnavailable(str(error), retry_after=rest) from None
             except ConnectionLost as error:
                 raise BrokerUnavailable(f"the link was lost: {error}", retry_after=1) from None
             if self._made.get(key) is asyncio.current_task():  # else it was gone meanwhile
                 self._known.add(key)
+
+
+def _rest(dialect: Dialect, refused: Destination) -> float:
+    """Seconds for which nobody asks again."""
+    if refused.subscription is None:
+        return REST_SECONDS
+    return SHORT_REST_SECONDS if dialect.is_shared(refused) else ONE_CONSUMER_REST_SECONDS
 
 
 def paths(dialect: Dialect, destination: Destination) -> tuple[str, ...]:

@@ -39,7 +39,9 @@ async def declare(session: Session, path: str, headers: Headers, queue: str = ""
         await pending.future
     except asyncio.CancelledError:
         if session.is_open:
-            session.unsubscribe(subscription).future.add_done_callback(_retrieve)
+            ended = session.unsubscribe(subscription).future
+            ended.add_done_callback(_retrieve)
+            ended.add_done_callback(lambda _: session.drop_route(subscription))  # until then messages may come
         raise
     except GatewayError:
         session.drop_route(subscription)

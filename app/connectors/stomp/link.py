@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.config.settings import ServiceSettings
-from app.connectors.stomp.addresses import Address, Resolver, resolve
+from app.connectors.stomp.addresses import Address, resolve
 from app.connectors.stomp.backoff import Backoff
 from app.connectors.stomp.opening import open_session
 from app.connectors.stomp.session import Session
@@ -62,7 +62,6 @@ class Link:
         self._settings = settings
         self._residents = residents
         self._backoff = Backoff(settings.reconnect)
-        self._resolver = Resolver()
         self._change = asyncio.Event()
         self._hurry = asyncio.Event()
         self._retiring: asyncio.Task[None] | None = None
@@ -183,18 +182,19 @@ class Link:
         """The first address that answers; raises the last address's LinkFailed when none does."""
         self._epoch += 1
         failure = LinkFailed(LinkFault.DNS, "no address")
-        self.addresses = await self._resolved()
+        settings = self._settings  # other ones may come meanwhile, and their login is not for these addresses
+        self.addresses = await self._resolved(settings)
         for address in self.addresses:
             try:
-                return await open_session(self._settings, address, self._epoch, self._residents.on_event)
+                return await open_session(settings, address, self._epoch, self._residents.on_event)
             except LinkFailed as fault:
                 failure = fault
         raise failure
 
-    async def _resolved(self) -> list[Address]:
+    async def _resolved(self, settings: ServiceSettings) -> list[Address]:
         if self._address is not None:
             return [self._address]
-        return await resolve(self._settings.addresses(), self._settings.connect_timeout, self._resolver)
+        return await resolve(settings.addresses(), settings.connect_timeout)
 
     async def _live(self, session: Session) -> LinkFailed:
         self._session, self._broker = session, session.dialect.server or session.dialect.name
@@ -250,7 +250,6 @@ class Link:
 
     def finish(self) -> None:
         """Over for good."""
-        self._resolver.close()
         self._enter(LinkState.CLOSED)
 
 

@@ -42,7 +42,9 @@ class Part:
         self._spread = spread
 
     def made(self, subscription: StompSubscription) -> None:
-        """It is about to be subscribed."""
+        """It is about to be subscribed; raises BrokerUnavailable where nobody wants that any more."""
+        if not self._spread.has(self):
+            raise BrokerUnavailable("it was given up meanwhile", retry_after=1)
         self.subscription = subscription
 
     def outside(self, token: str) -> str:
@@ -146,7 +148,7 @@ class Spread(Subscription):
         except BaseException as error:
             if isinstance(error, GatewayError):
                 logger.warning("%s: not subscribed at %s: %s", self.destination.uri, part.member.address, error)
-            if self._has(part) and isinstance(error, Unavailable | OutcomeUnknown):
+            if self.has(part) and isinstance(error, Unavailable | OutcomeUnknown):
                 self._reminders.add(part.member)  # who refuses is left alone, for that may end its connection
             self._drop(part)
             raise
@@ -182,12 +184,12 @@ class Spread(Subscription):
 
     # What parts tell.
 
-    def _has(self, part: Part) -> bool:
+    def has(self, part: Part) -> bool:
         """It was not given up."""
         return self._parts.get(part.member) is part
 
     def came(self, part: Part, delivery: Delivery) -> None:
-        if not self._has(part):
+        if not self.has(part):
             return
         self.stood(part)  # the first may come before the RECEIPT
         part.epoch = delivery.epoch
@@ -200,7 +202,7 @@ class Spread(Subscription):
         self._listener.on_withdrawn(part.outside(token))
 
     def stood(self, part: Part) -> None:
-        if part.stands or not self._has(part):
+        if part.stands or not self.has(part):
             return
         part.stands = True
         self._news.set()
@@ -229,7 +231,7 @@ class Spread(Subscription):
             self._listener.on_lost()
 
     def cancelled(self, part: Part, detail: str) -> None:
-        if not self._has(part):
+        if not self.has(part):
             return
         if part.subscription is not None and part.subscription.is_unanswered:
             self._reminders.add(part.member)
@@ -246,7 +248,7 @@ class Spread(Subscription):
             self._listener.on_cancelled(detail)
 
     def _drop(self, part: Part) -> None:
-        if self._has(part):
+        if self.has(part):
             del self._parts[part.member]
         self.fell(part)
         part.subscription = None  # they would keep each other

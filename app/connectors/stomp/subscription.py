@@ -20,7 +20,7 @@ from app.connectors.stomp.session import Session
 from app.connectors.stomp.stream_cursor import OFFSET_HEADER, Place, StreamCursor
 from app.connectors.stomp.stream_frames import reading_headers, reading_path
 from app.connectors.stomp.unacked import Unacked
-from app.domain.errors import GatewayError
+from app.domain.errors import BrokerUnavailable, GatewayError
 from app.domain.link import LinkFailed, LinkFault
 
 #: Seconds for UNSUBSCRIBE and giving back. Then the connection is ended, which gives everything back.
@@ -69,6 +69,8 @@ class StompSubscription(Subscription):
 
     async def establish(self, session: Session, returns: Returns | None) -> None:
         """SUBSCRIBE on this connection and wait for the RECEIPT; the caller sets the deadline."""
+        if self._closing:  # while the connection was waited for
+            raise BrokerUnavailable("the subscription was closed meanwhile", retry_after=1)
         self._session, self._returns = session, returns
         self._unacked.clear()
         self._id, pending = self._subscribe(session)
@@ -144,6 +146,8 @@ class StompSubscription(Subscription):
         self._on_cancelled(detail)
 
     def _on_cancelled(self, detail: str) -> None:
+        if self._session is not None:
+            self._session.declared.discard(mark(self._session, self.destination))  # what it read may be gone
         self._let_go()
         self.ended = detail
         self._on_end(self)

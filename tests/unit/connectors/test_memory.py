@@ -22,7 +22,8 @@ from app.domain.uri import MqUri
 QUEUE = Destination(MqUri.parse("m::Queues::jobs"), QueueSettings())
 OTHER = Destination(MqUri.parse("m::Queues::other"), QueueSettings())
 TOPIC = Destination(MqUri.parse("m::Topics::status"), TopicSettings())
-SETTINGS = ServiceSettings.model_validate({"mq_type": "Memory"})
+TOPICS = {"alerts": {"subscriptions": ["archiver", "mailer"]}}
+SETTINGS = ServiceSettings.model_validate({"mq_type": "Memory", "topics": TOPICS})
 
 
 class Worker:
@@ -465,8 +466,6 @@ async def test_where_one_copy_has_no_place_nobody_gets_any(site: Site, monkeypat
 
 
 async def test_a_subscription_that_is_taken_away_leaves_nothing(site: Site) -> None:
-    topics = {"alerts": {"subscriptions": ["archiver", "mailer"]}}
-    assert site.connector.reconfigure(ServiceSettings.model_validate({"mq_type": "Memory", "topics": topics}))
     await site.put(b"1", b"2", to=KEPT)
     worker = await site.consume(of=of("archiver"), prefetch=1)
     topics = {"alerts": {"subscriptions": ["mailer"]}}
@@ -476,6 +475,13 @@ async def test_a_subscription_that_is_taken_away_leaves_nothing(site: Site) -> N
     assert site.connector._room._messages == 2
     assert site.connector.reconfigure(ServiceSettings.model_validate({"mq_type": "Memory"}))
     assert site.connector._queues == {}
+
+
+async def test_a_batch_goes_on_after_a_reload_that_removed_its_topic_and_fills_nothing(site: Site) -> None:
+    listener = await site.consume(of=KEPT, acknowledge=False)
+    assert site.connector.reconfigure(ServiceSettings.model_validate({"mq_type": "Memory"}))
+    await site.put(b"1", to=KEPT)
+    assert (site.connector.buffered, site.connector._queues, listener.bodies) == (0, {}, [b"1"])
 
 
 async def test_a_batch_that_began_before_a_reload_is_kept_as_the_configuration_is_now(site: Site) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.connectors.stomp.addresses import Address, Resolver
+from app.connectors.stomp.addresses import Address
 from app.gateway import peer_directory as module
 from app.gateway import peer_names
 from app.gateway.peer_channel import Outcome, Peer, PeerFailed
@@ -54,10 +54,10 @@ class Net:
 async def net(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Net]:
     made = Net()
 
-    async def lookup(_self: Resolver, name: str, port: int) -> list[Address]:
+    async def lookup(name: str, port: int) -> list[Address]:
         return await made.lookup(name, port)
 
-    monkeypatch.setattr(Resolver, "lookup", lookup)
+    monkeypatch.setattr(peer_names, "lookup", lookup)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(peer_names, "LOOKUP_SECONDS", 0.05)
     yield made

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.connectors.stomp import addresses
-from app.connectors.stomp.addresses import Address, Resolver, look_up, one_each, resolve
+from app.connectors.stomp.addresses import Address, look_up, one_each, resolve
 from app.domain.link import LinkFailed, LinkFault
 
 BOOK: dict[str, list[tuple[Any, ...]]] = {
@@ -24,13 +24,13 @@ BOOK: dict[str, list[tuple[Any, ...]]] = {
 
 
 @pytest.fixture
-async def book(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def getaddrinfo(host: str, _port: int, **_options: Any) -> list[tuple[Any, ...]]:
+def book(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(host: str, _port: int, **_options: Any) -> list[tuple[Any, ...]]:
         if host not in BOOK:
             raise socket.gaierror(-2, "Name or service not known")
         return list(BOOK[host])
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 @pytest.mark.parametrize(("ip", "text"), [("192.0.2.1", "192.0.2.1:61613"), ("2001:db8::1", "[2001:db8::1]:61613")])
@@ -86,7 +86,7 @@ def test_a_host_with_both_families_is_one_broker() -> None:
 
 @pytest.mark.usefixtures("book")
 async def test_what_does_not_resolve_is_told_beside_what_does() -> None:
-    found, failures = await look_up([("nowhere", 1), ("four", 1)], 5, Resolver())
+    found, failures = await look_up([("nowhere", 1), ("four", 1)], 5)
     assert found == [Address("four", "192.0.2.4", 1)]
     assert failures == {"nowhere": "Name or service not known"}
 
@@ -101,9 +101,7 @@ async def test_a_name_that_hangs_delays_the_others_and_no_more(monkeypatch: pyte
             await asyncio.Event().wait()
         return [Address(name, "192.0.2.4", port)]
 
-    monkeypatch.setattr(addresses, "_lookup", lookup)
-    resolver = Resolver()
-    found, failures = await look_up([("hangs", 1), ("four", 1)], 0.02, resolver)
+    monkeypatch.setattr(addresses, "lookup", lookup)
+    found, failures = await look_up([("hangs", 1), ("four", 1)], 0.02)
     assert found == [Address("four", "192.0.2.4", 1)]
     assert failures == {"hangs": "not resolved in time"}
-    resolver.close()
