@@ -63,6 +63,8 @@ class StompSubscription(Subscription):
         self._session: Session | None = None
         self._returns: Returns | None = None
         self._id = ""
+        #: Of a durable subscription that stood.
+        self._mark = ""
         self._unacked = Unacked(patience, self._withdraw)
         self._closing = False
         self._doubt: asyncio.TimerHandle | None = None
@@ -84,7 +86,8 @@ class StompSubscription(Subscription):
         finally:
             session.forget(pending)
         if self.destination.subscription is not None:
-            session.declared.add(mark(session, self.destination))
+            self._mark = mark(session, self.destination)
+            session.declared.add(self._mark)
 
     def path(self, dialect: Dialect) -> str:
         """What it subscribes to: of a stream or a durable subscription the queue itself, not the Topic."""
@@ -147,7 +150,7 @@ class StompSubscription(Subscription):
 
     def _on_cancelled(self, detail: str) -> None:
         if self._session is not None:
-            self._session.declared.discard(mark(self._session, self.destination))  # what it read may be gone
+            self._session.declared.discard(self._mark)  # what it read may be gone
         self._let_go()
         self.ended = detail
         self._on_end(self)
