@@ -118,7 +118,7 @@ async def test_names_that_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None
     async def hang(_name: str, _port: int) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(addresses, "_lookup", hang)
+    monkeypatch.setattr(addresses, "lookup", hang)
     assert await _findings(connect_timeout=0.01) == [Finding(False, "names: 127.0.0.1: not resolved in time")]
 
 
