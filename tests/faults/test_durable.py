@@ -356,27 +356,21 @@ async def test_a_worker_keeps_its_place_while_the_connection_that_publishes_is_m
         task.cancel()
 
 
-async def test_a_moved_topic_whose_worker_is_just_leaving_the_old_place_rests_for_a_moment() -> None:
-    async with ActivePeer.serve() as peer, replica(peer, client_id="gateway") as it:
+async def test_a_subscription_whose_last_consumer_is_just_leaving_rests_for_a_moment() -> None:
+    async with ActivePeer.serve() as peer, replica(peer, client_id="gateway", topics={"alerts": {}}) as it:
         await it.publish(1)
-        task = it.taking()
-        await until(lambda: peer.consumer is not None)
-        connection, lane = peer.received[-1]
-        await connection.message(lane["id"], b"1", ack="a1")
-        (lease,) = await task
-        moved = {"alerts": {"subscriptions": ["archiver"], "destination": "/topic/moved"}}
-        await it.gateway.reload(settings(peer, moved, client_id="gateway"))
+        peer._consumers["alerts.archiver"] = peer.connections[0], "left"
+        await it.gateway.reload(settings(peer, {"alerts": {"subscriptions": ["archiver"]}}, client_id="gateway"))
         with pytest.raises(BrokerUnavailable, match="in use") as caught:
             await it.publish(2)
         assert caught.value.retry_after is not None
         assert caught.value.retry_after <= 1
-        assert lease.over
+        del peer._consumers["alerts.archiver"]
         async with asyncio.timeout(WAIT):
             while peer.count("SEND") < 2:
                 with contextlib.suppress(BrokerUnavailable):
                     await it.publish(2)
                 await asyncio.sleep(0.05)
-        assert (await peer.frames("SEND", 2))[1]["destination"] == "/topic/moved"
 
 
 async def test_a_subscription_whose_consumer_the_broker_ended_is_made_before_the_next_publish() -> None:

@@ -31,7 +31,7 @@ DEADLINE = 10.0
 REST_SECONDS = 300.0
 #: The same of a durable subscription, which costs a connection of its own at most.
 SHORT_REST_SECONDS = 30.0
-#: The same where the broker takes one consumer: it may be at the place a Topic had until now, and end soon.
+#: The same where the broker takes one consumer: the last one may be leaving.
 ONE_CONSUMER_REST_SECONDS = 1.0
 
 
