@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytest
 from tests.gateway_process import GatewayProcess
 
 pytest_plugins = ("tests.brokers.fixtures", "tests.faults.fixtures")
+
+# Who starts the tests in the background may have it ignored, and so would everything that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a shared core is no measure of speed. No database: a run leaves nothing behind.
 hypothesis.settings.register_profile("gateway", deadline=None, max_examples=60, database=None)

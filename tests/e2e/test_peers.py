@@ -6,10 +6,12 @@ import asyncio
 import gzip
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from app.connectors.stomp.addresses import Address
@@ -100,14 +102,17 @@ async def test_results_come_in_the_order_asked_whoever_owns_what(tmp_path: Path)
         assert results(response) == [*done, "unknown", "unknown", "elsewhere"]
 
 
-async def test_a_thousand_at_once_and_one_in_the_query(pair: Sequence[Served]) -> None:
+async def test_a_thousand_at_once_and_one_in_the_query(pair: Sequence[Served], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_channel, "ASK_SECONDS", 30.0)  # a busy machine is no measure
+    monkeypatch.setattr(peer_channel, "_TIMEOUT", httpx.Timeout(30.0).as_dict())
+    monkeypatch.setattr(peers, "FORWARD_SECONDS", 30.0)
     here, there = pair
     (single,) = await take(there)
     response = await here.client.post(f"{JOBS}/ack", params={"lease": single})
     assert (response.status_code, results(response)) == (200, ["done"])
     leases = await take(there, 1000)
     response = await say(here, "ack", *leases)
-    assert (response.status_code, results(response)) == (200, ["done"] * 1000)
+    assert (response.status_code, Counter(results(response))) == (200, {"done": 1000})
     assert asked(here, "answered") == 2 + 2  # two addresses were looked at, and the owner was asked twice
 
 
@@ -317,8 +322,8 @@ async def hangs_up(_visit: Visit) -> None:
 async def test_a_stranger_is_believed_nothing_and_disturbs_nobody(
     tmp_path: Path, handle: Any, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer_channel, "ASK_SECONDS", 1.0)
-    monkeypatch.setattr(peer_channel, "WHO_SECONDS", 1.0)
+    monkeypatch.setattr(peer_channel, "ASK_SECONDS", 2.0)
+    monkeypatch.setattr(peer_channel, "WHO_SECONDS", 2.0)
     async with replicas(tmp_path) as (here, there), stranger(handle) as bad:
         await tell(here, secret_file(tmp_path), f"127.0.0.1:{bad.port}", f"127.0.0.1:{there.port}")
         believe(here, "ghost-1-aa", bad.port)
@@ -388,7 +393,8 @@ async def test_a_peer_that_stalls_has_few_requests_and_takes_no_place_of_others(
         began = time.monotonic()
         for lease in leases:
             assert results(await say(here, "ack", lease)) == ["done"]
-        assert time.monotonic() - began < 1.0
+        # One after the other behind the sixty they would take more than seven seconds.
+        assert time.monotonic() - began < 5.0
         assert bad.connections <= peer_channel.MAX_AT_ONCE + 1
         assert [results(await each) for each in waiting] == [["elsewhere"]] * 60
         await until(lambda: bad.connections == 0)
