@@ -9,6 +9,7 @@ import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.brokers.process import LOOPBACK
 from tests.chaos.client import BROKEN, Connection, head
@@ -26,7 +27,10 @@ _STALLER_PAUSE = 5.0
 
 @dataclass
 class Staller:
-    """Opens a stream of `flow` and reads nothing of it: must be cut off when it has been full for 10 seconds."""
+    """Opens a stream of `flow` and reads nothing of it: must be cut off when it has been full for 10 seconds.
+
+    It is taken for full when as much was published as fits, and its socket has got nothing more since.
+    """
 
     site: Site
     flow: Flow
@@ -56,9 +60,12 @@ class Staller:
             if not (await loop.sock_recv(sock, 16)).startswith(b"HTTP/1.1 200"):
                 return
             generation = self.site.generation
-            full = await self._until_full(sock)
+            full, unsent = await self._until_full(sock), -1
             while full is not None and generation == self.site.generation and self.site.ready.is_set():
                 await asyncio.sleep(0.2)
+                before, unsent = unsent, _unsent(self.site.port, sock.getsockname()[1])
+                if before != unsent:
+                    full = time.monotonic()  # it got some more: others had taken what was meant for it
                 if self._over(sock, time.monotonic() - full):
                     return
 
@@ -81,6 +88,16 @@ class Staller:
             self.site.say(f"STALLED reader of {self.path} is still connected after {waited:.1f} s")
             return True
         return False
+
+
+def _unsent(port: int, client: int) -> int:
+    """Bytes that the kernel keeps at the gateway's end of a connection; 0 where that is gone."""
+    ends = f":{port:04X}", f":{client:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, remote, _state, queues = line.split()[1:5]
+        if (local[-5:], remote[-5:]) == ends:
+            return int(queues.partition(":")[0], 16)
+    return 0
 
 
 def _established(sock: socket.socket) -> bool:
