@@ -63,9 +63,8 @@ class Staller:
             full, unsent = await self._until_full(sock), -1
             while full is not None and generation == self.site.generation and self.site.ready.is_set():
                 await asyncio.sleep(0.2)
-                before, unsent = unsent, _unsent(self.site.port, sock.getsockname()[1])
-                if before != unsent:
-                    full = time.monotonic()  # it got some more: others had taken what was meant for it
+                if (now := _unsent(self.site.port, sock.getsockname()[1])) > unsent:
+                    unsent, full = now, time.monotonic()  # it got some more: others had taken what was meant for it
                 if self._over(sock, time.monotonic() - full):
                     return
 
