@@ -23,12 +23,8 @@ class ActivePeer(ScriptedPeer):
     @contextlib.asynccontextmanager
     async def serve(cls) -> AsyncIterator[ActivePeer]:
         """Listen until the block ends."""
-        peer = cls(Script(connected=ACTIVE))
-        await peer.open()
-        try:
+        async with cls(Script(connected=ACTIVE)).listening() as peer:
             yield peer
-        finally:
-            await peer.shut()
 
     @property
     def consumer(self) -> Connection | None:

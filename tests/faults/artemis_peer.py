@@ -117,12 +117,8 @@ class ArtemisPeer(ScriptedPeer):
     @contextlib.asynccontextmanager
     async def serve(cls, *, prefixes: bool = True) -> AsyncIterator[ArtemisPeer]:
         """Listen until the block ends; with the acceptor's prefixes /queue/ and /topic/, or without."""
-        peer = cls(Script(connected=ARTEMIS), prefixes=prefixes)
-        await peer.open()
-        try:
+        async with cls(Script(connected=ARTEMIS), prefixes=prefixes).listening() as peer:
             yield peer
-        finally:
-            await peer.shut()
 
     def waiting(self, name: str) -> list[bytes]:
         """Bodies that wait in a queue."""

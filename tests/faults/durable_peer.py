@@ -63,12 +63,8 @@ class DurablePeer(ScriptedPeer):
     @contextlib.asynccontextmanager
     async def serve(cls) -> AsyncIterator[DurablePeer]:
         """Listen until the block ends."""
-        peer = cls(Script(connected=RABBIT))
-        await peer.open()
-        try:
+        async with cls(Script(connected=RABBIT)).listening() as peer:
             yield peer
-        finally:
-            await peer.shut()
 
     def publish(self, topic: str, *bodies: bytes) -> None:
         """By another producer."""

@@ -13,6 +13,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from tests.brokers.process import LOOPBACK
 from tests.stomp_frames import Frame, FrameReader
@@ -176,11 +177,17 @@ class ScriptedPeer:
         """Listen until the block ends; with `tls` for TLS."""
         peer = cls(script or Script())
         peer._tls = tls
-        await peer.open()
-        try:
+        async with peer.listening():
             yield peer
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[Self]:
+        """As `listen`, of a peer that is made already."""
+        await self.open()
+        try:
+            yield self
         finally:
-            await peer.shut()
+            await self.shut()
 
     @property
     def address(self) -> str:

@@ -51,12 +51,8 @@ class StreamPeer(ScriptedPeer):
     @contextlib.asynccontextmanager
     async def serve(cls) -> AsyncIterator[StreamPeer]:
         """Listen until the block ends."""
-        peer = cls(Script(connected=RABBIT))
-        await peer.open()
-        try:
+        async with cls(Script(connected=RABBIT)).listening() as peer:
             yield peer
-        finally:
-            await peer.shut()
 
     def publish(self, *bodies: bytes) -> None:
         """By another producer."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from app.config.settings import TopicSettings
+from app.config.settings import DestinationSettings, TopicSettings
 from app.connectors.base import Destination
 from app.connectors.stomp.declaring import declare
 from app.connectors.stomp.dialect import Dialect
@@ -21,7 +21,7 @@ from app.connectors.stomp.quarantine import Quarantine
 from app.connectors.stomp.session import Session
 from app.connectors.stomp.stream_frames import declaring_headers, declaring_path, stream_name
 from app.domain.errors import BrokerRejected, BrokerUnavailable, ConnectionLost, GatewayError, NotSupportedByBroker
-from app.domain.uri import subscription_queue
+from app.domain.uri import MqUri, subscription_queue
 
 logger = logging.getLogger("mq_gateway.stomp")
 
@@ -71,13 +71,15 @@ class Declarations:
         self._undone: set[asyncio.Task[None]] = set()
         #: Those that stood on any connection, and of which nobody heard that they are gone.
         self._known: set[_Key] = set()
+        #: Topics behind which everything stands on the present connection, as configured so: what each publish asks.
+        self._ready: dict[MqUri, DestinationSettings] = {}
         #: Until when, in the loop's time, and why.
         self._resting: dict[_Key, tuple[float, str]] = {}
 
     def up(self, session: Session) -> None:
         """A new connection, on which nothing was declared yet: it does not wait for what the last one left undone."""
         self.close()
-        self._session, self._made = session, {}
+        self._session, self._made, self._ready = session, {}, {}
 
     def close(self) -> set[asyncio.Task[None]]:
         """Nothing is declared any more; what is being ended, for which others may wait."""
@@ -88,7 +90,7 @@ class Declarations:
 
     def forget(self) -> None:
         """A queue is gone: each is declared again before it is used again."""
-        self._made, self._known = {}, set()
+        self._made, self._known, self._ready = {}, set(), {}
 
     async def until_declared(self) -> None:
         """Returns when `declare` is done, or there is no connection in time."""
@@ -120,6 +122,17 @@ class Declarations:
         """Whether it stood, and nothing was heard since."""
         session = self._session
         return session is not None and _key(session.dialect, wanted) in self._known
+
+    async def publishing(self, topic: Destination, timeout: float) -> Session:
+        """The session to publish to this Topic with, once what is to stand behind it does; raises as `session`."""
+        present = self._link.current
+        if present is not None and present is self._session and self._ready.get(topic.uri) is topic.settings:
+            return present  # nearly always
+        wanted = behind(topic)
+        session = await self.session(wanted, timeout)
+        if all(self._stands(session, each) for each in wanted):
+            self._ready[topic.uri] = topic.settings
+        return session
 
     async def session(self, wanted: Sequence[Destination], timeout: float) -> Session:
         """The session to publish with, once all of these stand; raises BrokerUnavailable: nothing was sent."""

@@ -11,7 +11,7 @@ from functools import partial
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination
 from app.connectors.stomp.confirms import Pending
-from app.connectors.stomp.declarations import Declarations, behind
+from app.connectors.stomp.declarations import Declarations
 from app.connectors.stomp.dialect import Dialect
 from app.connectors.stomp.link import Link
 from app.connectors.stomp.quarantine import Quarantine
@@ -118,7 +118,7 @@ class Publisher:
         if session.stale and session.dialect.path(destination) in session.stale:
             session = await self._link.renewed(patience.left)
         if destination.settings.is_backed:
-            session = await self._declarations.session(behind(destination), patience.left)
+            session = await self._declarations.publishing(destination, patience.left)
         return session
 
     async def ask(

@@ -41,7 +41,10 @@ def _join(key: tuple[str, int], answer: asyncio.Future[Infos]) -> set[asyncio.Fu
             if len(_running) >= MAX_RUNNING:
                 raise TimeoutError
             # A daemon: what hangs must not hold up the end of the process.
-            Thread(target=_look_up, args=key, name=f"look-up of {key[0]}", daemon=True).start()
+            try:
+                Thread(target=_look_up, args=key, name=f"look-up of {key[0]}", daemon=True).start()
+            except RuntimeError as error:  # no thread to be had: this attempt fails, not the link
+                raise OSError(str(error)) from None
             _running[key] = set()
         _running[key].add(answer)
         return _running[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -96,3 +96,16 @@ def test_an_answer_that_comes_after_the_loop_is_nobody_s(dns: Dns) -> None:
     loop.close()
     dns.end()
     waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+async def test_without_a_thread_the_look_up_fails_and_may_be_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Thread, "start", start)
+        with pytest.raises(OSError, match="new thread"):
+            await resolver.getaddrinfo("localhost", 1)
+    assert await resolver.getaddrinfo("localhost", 1)
