@@ -47,7 +47,7 @@ class Guard:
     """The rules of one configuration. Every check raises Forbidden or returns."""
 
     def __init__(self, settings: Settings) -> None:
-        self._check_names = settings.auth.mode == "none"
+        self._check_names = settings.auth.is_open
         self._hosts = frozenset(host.strip("[]").rstrip(".") for host in settings.server.allowed_hosts)
         self._origins = frozenset(settings.server.allowed_origins)
         # The same few names come with every request.

@@ -62,12 +62,12 @@ def load_settings(
 
 def check_exposure(settings: Settings) -> None:
     """Refuse to serve everybody by accident; raises ConfigError that names both ways out."""
-    if settings.server.is_loopback or settings.auth.allow_anonymous:
+    if not settings.auth.is_open or settings.server.is_loopback or settings.auth.allow_anonymous:
         return
     reason = (
         f"{settings.server.host!r} can be reached by other machines, and with auth.mode none whoever reaches the "
         "port may publish and read everything. Either listen on a loopback address (server.host: 127.0.0.1, or "
-        "--host 127.0.0.1) behind a proxy that knows its users, or accept it with auth.allow_anonymous: true "
+        "--host 127.0.0.1), have callers recognised (auth.mode: token), or accept it with auth.allow_anonymous: true "
         "(MQ_GATEWAY_AUTH__ALLOW_ANONYMOUS=true)"
     )
     raise ConfigError([Problem(reason, "server.host")])
