@@ -47,12 +47,12 @@ def parse_head(token: str) -> Head:
     # section 7 forbids `b64` in a JWT.
     if "crit" in header or "b64" in header:
         raise JwtRefused(Reason.MALFORMED)
-    algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
-    if not isinstance(algorithm, str) or not isinstance(kid, str | None) or not isinstance(kind, str):
+    algorithm, kid, kind = header.get("alg"), header.get("kid", ""), header.get("typ", "JWT")
+    if not (isinstance(algorithm, str) and isinstance(kid, str) and isinstance(kind, str)):
         raise JwtRefused(Reason.MALFORMED)
     if kind.lower().removeprefix("application/") not in _KINDS:
         raise JwtRefused(Reason.KIND)
-    return Head(algorithm, kid)
+    return Head(algorithm, kid if "kid" in header else None)
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
