@@ -201,7 +201,10 @@ TOKENS: dict[str, tuple[str, str]] = {
     "plain base64": (f"{_HEAD}.{_PAYLOAD}.+/+/", "malformed"),
     "a header that cannot be decoded": (f"a.{_PAYLOAD}.{_SIGNATURE}", "malformed"),
     "a signature that cannot be decoded": (f"{_HEAD}.{_PAYLOAD}.a", "malformed"),
-    "bits that encoding leaves empty": (f"{_HEAD}.{_PAYLOAD}.{_SIGNATURE[:-1]}{chr(ord(_SIGNATURE[-1]) + 1)}", "malformed"),
+    "bits that encoding leaves empty": (
+        f"{_HEAD}.{_PAYLOAD}.{_SIGNATURE[:-1]}{chr(ord(_SIGNATURE[-1]) + 1)}",
+        "malformed",
+    ),
     "white space before": (f" {_GOOD}", "malformed"),
     "line feed after": (f"{_GOOD}\n", "malformed"),
     "no ASCII": (f"{_GOOD}é", "malformed"),
