@@ -187,14 +187,16 @@ async def test_made_up_keys_do_not_flood_the_issuer() -> None:
 
 async def test_made_up_keys_cost_fewer_and_fewer_fetches() -> None:
     at: list[int] = []
-    async with published(publishing(ONE.jwk())) as server:
-        async with fetching(server.url, first_rest=1.0, longest_rest=60.0) as made:
-            assert await made.outcome() == "ok"
-            for second in range(300):
-                made.clock.now = float(second)
-                before = len(server.requests)
-                assert {await refused(made, forged(second)) for _ in range(3)} == {"unknown_key"}
-                at += [second] * (len(server.requests) - before)
+    async with (
+        published(publishing(ONE.jwk())) as server,
+        fetching(server.url, first_rest=1.0, longest_rest=60.0) as made,
+    ):
+        assert await made.outcome() == "ok"
+        for second in range(300):
+            made.clock.now = float(second)
+            before = len(server.requests)
+            assert {await refused(made, forged(second)) for _ in range(3)} == {"unknown_key"}
+            at += [second] * (len(server.requests) - before)
     assert at == [1, 2, 4, 8, 16, 32, 64, 124, 184, 244]
 
 
@@ -298,9 +300,11 @@ async def test_all_addresses_are_tried() -> None:
     async def look_up(name: str, port: int) -> list[Any]:
         return [info("127.0.0.9"), info("127.0.0.9"), info("127.0.0.1")]
 
-    async with published(publishing(ONE.jwk())) as server:
-        async with fetching(f"http://localhost:{server.port}/keys", look_up=look_up) as made:
-            assert await made.outcome() == "ok"
+    async with (
+        published(publishing(ONE.jwk())) as server,
+        fetching(f"http://localhost:{server.port}/keys", look_up=look_up) as made,
+    ):
+        assert await made.outcome() == "ok"
     assert f"host: localhost:{server.port}\r\n" in server.requests[0].lower()
 
 
@@ -319,8 +323,8 @@ async def test_who_waits_is_told_when_it_ends() -> None:
         task = asyncio.create_task(made.keys.run())
         await asyncio.sleep(0)
         waiting = asyncio.create_task(refused(made, ONE.token()))
-        while not server.requests:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(SOON):
+            await server.came.wait()
         task.cancel()
         begun = time.monotonic()
         assert await waiting == "unavailable"
@@ -339,16 +343,20 @@ async def test_a_defect_ends_no_fetching(caplog: pytest.LogCaptureFixture) -> No
             raise ZeroDivisionError
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
 
-    async with published(publishing(ONE.jwk())) as server:
-        async with fetching(f"http://localhost:{server.port}/keys", look_up=look_up) as made:
-            assert [await made.outcome(), await made.outcome()] == ["failed", "ok"]
+    async with (
+        published(publishing(ONE.jwk())) as server,
+        fetching(f"http://localhost:{server.port}/keys", look_up=look_up) as made,
+    ):
+        assert [await made.outcome(), await made.outcome()] == ["failed", "ok"]
     assert "ZeroDivisionError" in caplog.text
 
 
 async def test_what_is_left_out_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    async with published(publishing(ONE.jwk(), TWO.jwk(use="enc"))) as server:
-        async with fetching(server.url, jwks_max_age=1) as made:
-            await made.ends_with("unchanged")
+    async with (
+        published(publishing(ONE.jwk(), TWO.jwk(use="enc"))) as server,
+        fetching(server.url, jwks_max_age=1) as made,
+    ):
+        await made.ends_with("unchanged")
     assert [record.getMessage() for record in caplog.records] == [
         f"http://127.0.0.1:{server.port}/keys: key 2 ('two') is not used: its use is not sig"
     ]
@@ -385,13 +393,17 @@ async def test_the_certificate_must_be_the_names(
     async def look_up(name: str, port: int) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
-    async with published(publishing(ONE.jwk()), authority.server_context("issuer.example")) as server:
-        async with fetching(f"https://{name}:{server.port}/keys", look_up=look_up) as made:
-            assert await made.outcome() == outcome
+    async with (
+        published(publishing(ONE.jwk()), authority.server_context("issuer.example")) as server,
+        fetching(f"https://{name}:{server.port}/keys", look_up=look_up) as made,
+    ):
+        assert await made.outcome() == outcome
 
 
 async def test_an_authority_that_is_not_known(tmp_path: Path) -> None:
-    async with published(publishing(ONE.jwk()), Authority(tmp_path).server_context("localhost")) as server:
-        async with fetching(f"https://localhost:{server.port}/keys") as made:
-            assert await made.outcome() == "failed"
+    async with (
+        published(publishing(ONE.jwk()), Authority(tmp_path).server_context("localhost")) as server,
+        fetching(f"https://localhost:{server.port}/keys") as made,
+    ):
+        assert await made.outcome() == "failed"
     assert server.requests == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +273,7 @@ SIGNERS: dict[str, Issuer] = {
 async def test_each_algorithm(tmp_path: Path, signer: Issuer) -> None:
     made = verifier(tmp_path, signer.jwk(), algorithms=[signer.algorithm])
     assert (await made.verify(signer.token())).name == "alice"
-    head, payload, signature = signer.token().split(".")
+    head, _, signature = signer.token().split(".")
     other = b64(json.dumps(claims(sub="root")).encode())
     assert await reason_of(made, f"{head}.{other}.{signature}") == "signature"
 
@@ -349,7 +348,8 @@ async def test_who_it_is(tmp_path: Path) -> None:
     made = verifier(tmp_path, OF_ISSUER.jwk(), principal_claim="name", groups_claim="roles", leeway=5)
     token = OF_ISSUER.token(payload)
     found = await made.verify(token)
-    assert (found.name, found.way, found.groups, found.until) == ("Alice", "jwt", {"ops", "dev"}, NOW + 605)
+    assert (found.name, found.way, found.until) == ("Alice", "jwt", NOW + 605)
+    assert found.groups == {"ops", "dev"}
     assert dict(found.claims) == payload
     with pytest.raises(TypeError):
         found.claims["sub"] = "root"  # type: ignore[index]
@@ -365,10 +365,8 @@ async def test_the_claim_that_names_the_principal(tmp_path: Path, payload: dict[
     assert await reason_of(made, OF_ISSUER.token(payload)) == "claims"
 
 
-@pytest.mark.parametrize("make", [lambda: OF_ISSUER.token(), lambda: FORGER.token()], ids=["taken", "refused"])
-async def test_nothing_of_a_token_is_in_an_error(gateway: JwtVerifier, make: Callable[[], str]) -> None:
-    token = make()[:-8]
+async def test_nothing_of_a_token_is_in_an_error(gateway: JwtVerifier) -> None:
     with pytest.raises(JwtRefused) as refused:
-        await gateway.verify(token)
-    assert str(refused.value) in set(Reason)
+        await gateway.verify(FORGER.token())
+    assert str(refused.value) == Reason.SIGNATURE
     assert refused.value.__cause__ is None
