@@ -36,7 +36,7 @@ class JwtSettings(Section):
     """File with the keys instead; read again when it changes."""
 
     jwks_refresh: Annotated[float, Field(ge=1, le=86_400)] = 300.0
-    """Seconds after which the keys at `jwks_url` are fetched again: a key that is withdrawn is good no longer than that."""
+    """Seconds after which the keys at `jwks_url` are fetched again: no key that is withdrawn is good for longer."""
 
     jwks_max_age: Annotated[float, Field(ge=1, le=7 * 86_400)] = 86_400.0
     """Seconds for which keys are used while `jwks_url` cannot be reached."""
@@ -72,7 +72,7 @@ class JwtSettings(Section):
         if not url.hostname or url.username or url.scheme not in ("https", "http"):
             raise ValueError("must be an https URL without user information")
         if url.scheme == "http" and not local:
-            raise ValueError("must begin with https://: whoever could change the keys on their way could sign in as anybody")
+            raise ValueError("must begin with https://: whoever changes the keys on their way signs in as anybody")
         return value
 
     @model_validator(mode="after")
