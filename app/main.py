@@ -84,7 +84,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         context.running = app.state.gateway = gateway
         app.state.gateway_drain = functools.partial(_drain, context, gateway)
         load: Load | None = app.state.load
-        app.state.gateway_reload = None if load is None else Reloader(load, gateway)
+        app.state.gateway_reload = None if load is None else Reloader(load, gateway, context.authority)
         try:
             yield
         finally:

@@ -67,13 +67,13 @@ class Authority:
         self.tickets = Tickets(self._seals["ticket"])
         self.lasting = Lasting(self._objection)
         self.rates = Rates(limits.messages_per_second, limits.bytes_per_second)
-        self._rules: list[RuleSettings] = []
+        self.rules: list[RuleSettings] = []
         self.policy = Policy([])
         self.adopt(auth.policy)
 
     def adopt(self, rules: list[RuleSettings]) -> None:
         """This policy from now on; what it does not allow any more ends."""
-        self._rules = rules
+        self.rules = rules
         self.policy = Policy(rules)
         self.lasting.review()
 
@@ -169,14 +169,14 @@ class Authority:
         return self._seals[purpose].make(
             principal,
             until=end,
-            groups=principal.groups & groups_in(self._rules),
+            groups=principal.groups & groups_in(self.rules),
             claims=self._claims(principal),
             **more,
         )
 
     def _claims(self, principal: Principal) -> Mapping[str, Any]:
         """Those the policy looks at, by the name it has for them."""
-        found = {name: claim(principal, name) for name in claims_in(self._rules)}
+        found = {name: claim(principal, name) for name in claims_in(self.rules)}
         return {name: value for name, value in found.items() if value is not None}
 
     def ticket(self, text: str, uris: Sequence[str], *, returning: bool) -> Sealed:

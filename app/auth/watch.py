@@ -28,11 +28,14 @@ Stamp = tuple[int, int, int] | None
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Files, and what is to be done when one of them is another one than before; `read` runs in a thread."""
+    """Files, and what is to be done when one of them is another one than before.
+
+    `read` runs in a thread; what it returns is called on the loop, None where it found no news.
+    """
 
     what: str
     paths: tuple[Path, ...]
-    read: Callable[[], Callable[[], None]]
+    read: Callable[[], Callable[[], None] | None]
 
 
 class Watch:
@@ -70,9 +73,10 @@ class Watch:
             return partial(self._complain, watched.what, str(error))
 
         def apply() -> None:
-            adopt()
             self._success.set(1)
-            logger.info("%s was read again", watched.what)
+            if adopt is not None:
+                adopt()
+                logger.info("%s was read again", watched.what)
 
         return apply
 
@@ -116,9 +120,9 @@ def policy(authority: Authority, files: tuple[Path, ...], load: Callable[[], Loa
     if load is None or not files or authority.is_open:
         return
 
-    def read() -> Callable[[], None]:
+    def read() -> Callable[[], None] | None:
         rules = load().settings.auth.policy
-        return lambda: authority.adopt(rules)
+        return None if rules == authority.rules else lambda: authority.adopt(rules)
 
     yield Watched("the policy", files, read)
 
