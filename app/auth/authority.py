@@ -34,7 +34,8 @@ _SENTENCES = {
 _SENTENCE = "the credentials are not valid here"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: that would cost every request as much as its look-up.
+@dataclass(slots=True, kw_only=True)
 class Shown:
     """The credentials of one request, each None where there are none; `other` is an Authorization of another scheme."""
 
@@ -98,7 +99,7 @@ class Authority:
         if shown.bearer is not None:
             return await self._of_bearer(shown.bearer)
         if shown.session is not None:
-            return self.sessions.open(shown.session)
+            return self._as_now(self.sessions.open(shown.session))
         if shown.subject is not None and self._certificates is not None:
             found = self._certificates.find(shown.subject)
             if found is None:
@@ -137,6 +138,7 @@ class Authority:
             (principal.session and self.sessions.has_ended(principal))
             or (principal.way == "token" and (self.tokens is None or not self.tokens.current(principal.credential)))
             or (principal.way == "jwt" and (self.jwt is None or not self.jwt.holds(principal)))
+            or (principal.way == "certificate" and self._certificates is None)
         )
         return "revoked" if revoked else None
 
@@ -147,19 +149,22 @@ class Authority:
         lapse = self._lapse(principal)
         if lapse is not None:
             return lapse
-        caller = self.caller(principal, "")
+        caller = self.caller(self._as_now(principal), "")
         return None if all(caller.may(verb, uri) for verb, uri in needs) else "forbidden"
 
     def caller(self, principal: Principal, address: str) -> Caller:
-        """The principal at an address, with what it may now."""
-        if principal.way == "token" and self.tokens is not None:
-            # The file may say other groups than when it was recognised, or signed in.
-            current = self.tokens.current(principal.credential) or principal
-            if not principal.session:
-                principal = current
-            elif not principal.groups <= current.groups:
-                principal = replace(principal, groups=principal.groups & current.groups)
+        """The principal at an address."""
         return Caller(self, principal, address)
+
+    def _as_now(self, principal: Principal) -> Principal:
+        """With the groups that the file gives it now: they may be others than when it was recognised, or sealed."""
+        current = self.tokens and self.tokens.current(principal.credential)
+        if not current:
+            return principal
+        if not principal.session:
+            return current
+        groups = principal.groups & current.groups
+        return principal if len(groups) == len(principal.groups) else replace(principal, groups=groups)
 
     # What is made for browsers.
 
@@ -186,7 +191,7 @@ class Authority:
         except SealError as error:
             raise self.refusal(error.reason) from None
         self.check(ticket.principal)
-        return ticket
+        return replace(ticket, principal=self._as_now(ticket.principal))
 
     def use(self, ticket: Sealed) -> Callable[[], None]:
         """Its stream opens; what is returned is for its end. Raises InvalidCredentials, TooManyStreams."""

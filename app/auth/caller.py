@@ -40,19 +40,22 @@ class Rights(Protocol):
 class Caller:
     """What it may is asked anew each time: the policy may be another one."""
 
-    __slots__ = ("_key", "_rights", "address", "principal")
+    __slots__ = ("_rights", "address", "principal")
 
     def __init__(self, rights: Rights, principal: Principal, address: str = "") -> None:
         self._rights = rights
         self.principal = principal
         self.address = address
-        # Those nobody knows are told apart by where they are.
-        self._key = f"address {address}" if principal.is_anonymous else principal.label
 
     @property
     def label(self) -> str:
         """The name by which limits, idempotency and logs know it."""
         return self.principal.label
+
+    @property
+    def _key(self) -> str:
+        """Those nobody knows are told apart by where they are."""
+        return f"address {self.address}" if self.principal.is_anonymous else self.principal.label
 
     # What it may.
 
