@@ -9,7 +9,9 @@ from typing import Any
 
 from app.auth.caller import Caller
 from app.auth.certificates import Certificates
-from app.auth.jwt import JwtRefused, JwtVerifier
+from app.auth.jwks import KeySource
+from app.auth.jwt import JwtVerifier
+from app.auth.jwt_refusal import JwtRefused
 from app.auth.lasting import Lasting, Needs
 from app.auth.policy import Policy, claim
 from app.auth.rates import Rates
@@ -60,7 +62,8 @@ class Authority:
         self.tokens = (
             Tokens(auth.tokens_file, _label("token", several)) if auth.tokens_file and auth.uses_tokens else None
         )
-        self.jwt = JwtVerifier(auth.jwt, metrics, _label("jwt", several)) if auth.uses_jwt else None
+        self.jwt: JwtVerifier | None = None
+        self._jwt_label = _label("jwt", several)
         certificates = Certificates(auth.certificate, _label("certificate", several))
         self._certificates = certificates if "certificate" in auth.mode else None
         self._seals = {name: Seal(derived(auth.secret, name), name) for name in ("session", "ticket")}
@@ -71,6 +74,11 @@ class Authority:
         self.rules: list[RuleSettings] = []
         self.policy = Policy([])
         self.adopt(auth.policy)
+
+    def use_keys(self, keys: KeySource) -> None:
+        """JWTs are verified with these; until then nobody is known by one."""
+        if self.settings.jwt is not None:
+            self.jwt = JwtVerifier(self.settings.jwt, keys, label=self._jwt_label.format)
 
     def adopt(self, rules: list[RuleSettings]) -> None:
         """This policy from now on; what it does not allow any more ends."""

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from app.auth.authority import Authority
+from app.auth.jwks import JwksFile, JwksUrl, open_keys
 from app.auth.token_file import TokenFileError
 from app.config.errors import ConfigError
 from app.config.loader import Loaded
@@ -42,19 +43,24 @@ class Watch:
     """Looks at the files of a token file, a JWK Set and a policy. What cannot be read changes nothing."""
 
     def __init__(self, watched: Iterable[Watched], metrics: Metrics) -> None:
-        self._watched = {each: _stamps(each.paths) for each in watched}
+        #: As they were when they were read last; at first they never were.
+        self._watched: dict[Watched, tuple[Stamp, ...]] = dict.fromkeys(watched, ())
         self._success = metrics.config_reload_success
 
     async def run(self) -> None:
         """Until cancelled."""
         while self._watched:
             await asyncio.sleep(LOOK_SECONDS)
-            # In a thread: a file system may hang. What it does not say is not known, and everything stays as it is.
-            looking = asyncio.ensure_future(asyncio.to_thread(self._look))
-            while not (await asyncio.wait({looking}, timeout=SLOW_SECONDS))[0]:
-                logger.error("the file system does not answer: tokens, keys and policy cannot be read again")
-            for apply in looking.result():
-                apply()
+            await self.look()
+
+    async def look(self) -> None:
+        """Read what has changed, and take it over."""
+        # In a thread: a file system may hang. What it does not say is not known, and everything stays as it is.
+        looking = asyncio.ensure_future(asyncio.to_thread(self._look))
+        while not (await asyncio.wait({looking}, timeout=SLOW_SECONDS))[0]:
+            logger.error("the file system does not answer: tokens, keys and policy cannot be read again")
+        for apply in looking.result():
+            apply()
 
     def _look(self) -> list[Callable[[], None]]:
         """What is to be done on the loop, of everything that has changed."""
@@ -115,6 +121,23 @@ def token_file(authority: Authority) -> Iterable[Watched]:
     yield Watched("the file of tokens", (tokens.path,), read)
 
 
+def key_file(authority: Authority) -> Iterable[Watched]:
+    """The file of keys."""
+    settings = authority.settings.jwt
+    if settings is None or settings.jwks_file is None or not authority.settings.uses_jwt:
+        return
+    path = settings.jwks_file
+    opened: list[JwksFile] = []
+
+    def read() -> Callable[[], None] | None:
+        if opened:
+            return authority.lasting.review if opened[0].reread() else None
+        opened.append(JwksFile(path, settings))
+        return partial(authority.use_keys, opened[0])
+
+    yield Watched("the file of keys", (path,), read)
+
+
 def policy(authority: Authority, files: tuple[Path, ...], load: Callable[[], Loaded] | None) -> Iterable[Watched]:
     """The policy, which stands in the configuration; of that nothing else is taken over here."""
     if load is None or not files or authority.is_open:
@@ -132,14 +155,16 @@ async def watching(
     authority: Authority, metrics: Metrics, files: Sequence[Path], load: Callable[[], Loaded] | None
 ) -> AsyncIterator[None]:
     """Read what there is, and watch it for the length of the block. Raises nothing: who cannot be known stays out."""
-    tokens = authority.tokens
-    if tokens is not None:
-        try:
-            tokens.adopt(await asyncio.to_thread(tokens.read))
-        except TokenFileError as error:
-            logger.error("nobody is known by a token: %s", error)  # noqa: TRY400 - the operator's to mend
-    watch = Watch([*token_file(authority), *policy(authority, tuple(files), load)], metrics)
+    watched = (*token_file(authority), *key_file(authority), *policy(authority, tuple(files), load))
+    watch = Watch(watched, metrics)
+    await watch.look()
     tasks = [asyncio.create_task(watch.run(), name="auth-watch")]
+    jwt = authority.settings.jwt
+    if jwt is not None and jwt.jwks_file is None and authority.settings.uses_jwt:
+        keys = open_keys(jwt, metrics, on_change=authority.lasting.review)
+        authority.use_keys(keys)
+        if isinstance(keys, JwksUrl):
+            tasks.append(asyncio.create_task(keys.run(), name="jwks"))
     try:
         yield
     finally:
