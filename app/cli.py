@@ -88,7 +88,7 @@ def serve(
         load = partial(_load, config or [], {"server": given} if given else {})
         settings = _told(load())
         configure(settings)
-        app = create_app(settings, load)
+        app = create_app(settings, load, config or [])
         # What is there now stays. A full collection that looks at all of it holds the loop for 60 ms (measured), and is
         # put off for so long that connections which have ended gather.
         gc.collect()

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.context import Context
 from app.api.front import Front, Refusal
 from app.api.routes import docs, health, metrics
+from app.auth.watch import watching
 from app.config.settings import Settings
 from app.domain.errors import GatewayError, Internal, MethodNotAllowed, NotFound
 from app.gateway.gateway import Gateway
@@ -53,16 +55,17 @@ class GatewayApp(FastAPI):
         await self.middleware_stack(scope, receive, send)
 
 
-def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
+def create_app(settings: Settings, load: Load | None = None, files: Sequence[Path] = ()) -> FastAPI:
     """The application for one configuration. It does no I/O before its lifespan starts.
 
     `app.state.gateway` is the Gateway while the lifespan runs; `await app.state.gateway_drain()` begins the end:
     not ready, no new work, every stream ends by itself. `await app.state.gateway_reload()` reads the configuration
-    anew with `load`; without one there is nothing to read.
+    anew with `load`; without one there is nothing to read. When one of `files` changes, the policy is read from there.
     """
     context = Context(settings, Metrics())
     app = GatewayApp(context)
     app.state.load = load
+    app.state.files = tuple(files)
     for routes in (health.router(context), metrics.router(context), docs.router(context)):
         app.include_router(routes)
     app.add_exception_handler(HTTPException, _refuse)
@@ -73,11 +76,15 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: Context = app.state.context
-    async with Gateway(context.settings, context.metrics) as gateway, _loop_lag(context):
+    async with (
+        watching(context.authority, context.metrics, app.state.files, app.state.load),
+        Gateway(context.settings, context.metrics) as gateway,
+        _loop_lag(context),
+    ):
         context.running = app.state.gateway = gateway
         app.state.gateway_drain = functools.partial(_drain, context, gateway)
         load: Load | None = app.state.load
-        app.state.gateway_reload = None if load is None else Reloader(load, gateway)
+        app.state.gateway_reload = None if load is None else Reloader(load, gateway, context.authority)
         try:
             yield
         finally:

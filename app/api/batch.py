@@ -49,7 +49,7 @@ class Batch:
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """Answer a batch; raises GatewayError where no message was read, ClientGone where nobody listens."""
         gateway = self._context.gateway
-        destination = gateway.resolve(uri)
+        destination = gateway.resolve(uri, exchange.caller)
         exchange.access.mq_uri = str(destination.uri)
         check_encoding(exchange)
         with gateway.budget.holding(uri.service) as held:
@@ -82,7 +82,7 @@ class _Job:
         self._destination = destination
         self._counters: dict[Outcome, Counter] = {}
         self._request, self._atomic = _parse(gateway, exchange)
-        check_reply_to(gateway, self._destination, self._request)
+        check_reply_to(gateway, exchange.caller, self._destination, self._request)
         self._messages = Messages(self._destination, self._request, gateway.settings.limits)
 
     async def run(self) -> None:
@@ -108,6 +108,7 @@ class _Job:
                         if isinstance(message, GatewayError):
                             self._settle(name, message)
                         else:
+                            await self._exchange.caller.send_paced(len(message.body))
                             await window.put(name, message)
                         await _turn(name)
                         if isinstance(window.stopped, Draining) and end.when() is None:
@@ -180,7 +181,9 @@ class _Job:
         raise MalformedRequest(f"nothing was sent: message {name.index}: {error}")
 
     async def _transact(self, messages: list[tuple[Name, Publication]]) -> None:
-        request = self._request
+        request, caller = self._request, self._exchange.caller
+        caller.check_rate()
+        caller.send(len(messages), sum(len(publication.body) for _, publication in messages))
         began = asyncio.get_running_loop().time()
         failure: GatewayError | None = None
         try:

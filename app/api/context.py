@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from app.auth.authority import Authority
+from app.auth.places import Places
 from app.config.settings import Settings
 from app.domain.errors import Draining
 from app.gateway.gateway import Gateway
@@ -14,6 +16,7 @@ class Context:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.authority = Authority(settings, metrics)
         self.running: Gateway | None = None
         #: Told to stop: not ready any more, and for `server.drain_delay` still at work.
         self.stopping = False
@@ -21,6 +24,8 @@ class Context:
         self.failure: str | None = None
         #: Open event streams, against `limits.streams`.
         self.streams = 0
+        self.streams_of_principals = Places(settings.limits.streams_per_principal, "this principal")
+        self.streams_of_addresses = Places(settings.limits.streams_per_address, "this address")
 
     @property
     def gateway(self) -> Gateway:

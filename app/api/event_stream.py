@@ -27,11 +27,13 @@ HEADERS: tuple[Header, ...] = (
 
 #: Milliseconds a client is told to wait before it comes back, spread so that not all come at once.
 RETRY_MS = (1000, 5000)
+#: Seconds for the last words of a stream that is not allowed any more.
+LAST_WORDS_SECONDS = 2.0
 #: A batch of this many bytes is followed by a turn of the loop for everybody else.
 LARGE_BATCH = 64 << 10
 
 #: Why a stream ended where its reader did not say: the closed set of `streams_closed_total{reason}` is these
-#: and the reader's drain, slow, cancelled and reload.
+#: and the reader's drain, slow, cancelled and reload, and what `EventStream.end` is told: expired, revoked, forbidden.
 CLIENT = "client"
 STALLED = "stalled"
 MEMORY = "memory"
@@ -54,7 +56,19 @@ class Patience:
 class EventStream:
     """Writes what a reader has to a client until one of them ends."""
 
-    __slots__ = ("_connection", "_end", "_exchange", "_gone", "_idle", "_outbox", "_patience", "_reader", "_sent")
+    __slots__ = (
+        "_connection",
+        "_end",
+        "_exchange",
+        "_gone",
+        "_idle",
+        "_last_words",
+        "_outbox",
+        "_patience",
+        "_reader",
+        "_sent",
+        "_told",
+    )
 
     def __init__(
         self, exchange: Exchange, reader: Reader, patience: Patience, outbox: Outbox, sent: Callable[[Batch], None]
@@ -68,13 +82,30 @@ class EventStream:
         #: Why it ended where the client has not just gone.
         self._end = CLIENT
         self._idle: asyncio.Timeout | None = None
+        #: Why it is not allowed any more, and when it is cut off.
+        self._told: str | None = None
+        self._last_words: asyncio.TimerHandle | None = None
         self._connection = Connection(exchange, self._disconnected)
 
     def _disconnected(self) -> None:
         """Called by the server; ends the wait for events at once."""
         self._gone = True
+        self._interrupt()
+
+    def _interrupt(self) -> None:
         if self._idle is not None and not self._idle.expired():
             self._idle.reschedule(asyncio.get_running_loop().time())
+
+    def end(self, reason: str) -> None:
+        """It is not allowed any more: no event follows, and who does not take the end of it soon is cut off."""
+        self._told = reason
+        self._last_words = asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._silence)
+        self._interrupt()
+
+    def _silence(self) -> None:
+        self._end = self._told or ERROR
+        self._connection.abort()
+        self._disconnected()
 
     @property
     def _over(self) -> bool:
@@ -82,7 +113,7 @@ class EventStream:
 
     async def run(self) -> str:
         """Stream until the end, and say why it ended: one of drain, slow, cancelled, reload, client, stalled,
-        memory."""
+        memory, expired, revoked, forbidden."""
         try:
             # At most one batch waits for a client here: the next is taken when the kernel has all of this one.
             self._connection.write_through()
@@ -93,7 +124,10 @@ class EventStream:
             opening = sse.retry(spread_retry_ms()) + sse.comment("welcome") + self._reader.opening
             await self._send(opening)
             while not self._over:
-                batch = await self._next()
+                batch = await self._next() if self._told is None else None
+                if self._told is not None:
+                    await self._send(sse.retry(spread_retry_ms()), more=False)
+                    return self._told
                 reason = await self._write(batch) if batch is not None else None
                 if reason is not None:
                     return reason
@@ -103,6 +137,8 @@ class EventStream:
             return STALLED
         finally:
             self._connection.forget()
+            if self._last_words is not None:
+                self._last_words.cancel()
         return self._end
 
     def _cut_off(self) -> None:
@@ -117,7 +153,7 @@ class EventStream:
             async with asyncio.timeout(self._patience.heartbeat * random.uniform(0.8, 1.0)) as self._idle:
                 await self._reader.ready()
         except TimeoutError:
-            return None if self._over else Batch(sse.comment(), 0)
+            return None if self._over or self._told else Batch(sse.comment(), 0)
         finally:
             self._idle = None
         return self._reader.take()

@@ -16,7 +16,9 @@ from app.api.context import Context
 from app.api.event_stream import ERROR, HEADERS, EventStream, Patience, spread_retry_ms
 from app.api.exchange import Exchange
 from app.api.problems import retry_after_seconds
+from app.connectors.base import Destination
 from app.domain.errors import GatewayError, OutcomeUnknown, TooManyStreams, Unavailable
+from app.domain.principal import Verb
 from app.domain.uri import MqUri
 from app.gateway.joint_opening import open_joint
 from app.gateway.stream import Batch, Reader
@@ -65,7 +67,7 @@ class Events:
 
     def _one(self, exchange: Exchange, uri: MqUri) -> Stream:
         gateway = self._context.gateway
-        destination = gateway.resolve(uri)
+        destination = gateway.resolve(uri, exchange.caller)
         exchange.access.mq_uri = str(uri)
         check_accepts_events(exchange.headers)
         request = stream_query.parse(exchange, uri, self._context.settings)
@@ -73,7 +75,13 @@ class Events:
 
     def _several(self, exchange: Exchange, check: Callable[[MqUri], None]) -> Stream:
         gateway = self._context.gateway
-        wanted = several.parse(exchange, self._context.settings, check, gateway.resolve)
+        caller = exchange.caller
+
+        def resolve(uri: MqUri) -> Destination:
+            caller.require(verb_of(uri), uri)
+            return gateway.resolve(uri, caller)
+
+        wanted = several.parse(exchange, self._context.settings, check, resolve)
         uris = tuple(each.uri for each in wanted)
         exchange.access.mq_uri = ", ".join(map(str, uris))
         check_accepts_events(exchange.headers)
@@ -84,12 +92,34 @@ class Events:
             await exchange.start(200, HEADERS)
             await exchange.send(b"", more=False)
             return
-        with self._place():
+        with self._place(exchange), self._ticket(exchange):
             await self._run(exchange, stream.uris, await stream.open())
 
     @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
-        """One of the process's places; raises TooManyStreams where all are taken."""
+    def _ticket(self, exchange: Exchange) -> Iterator[None]:
+        """Use up the ticket that opens this stream; raises InvalidCredentials where it was used meanwhile."""
+        if exchange.ticket is None:
+            yield
+            return
+        end = self._context.authority.use(exchange.ticket)
+        try:
+            yield
+        finally:
+            end()
+
+    @contextlib.contextmanager
+    def _place(self, exchange: Exchange) -> Iterator[None]:
+        """A place of the process, of the caller and of its address; raises TooManyStreams where all are taken."""
+        context, caller = self._context, exchange.caller
+        with contextlib.ExitStack() as places:
+            places.enter_context(self._place_of_all())
+            places.enter_context(context.streams_of_addresses.one(exchange.address))
+            if not caller.principal.is_anonymous:
+                places.enter_context(context.streams_of_principals.one(caller.label))
+            yield
+
+    @contextlib.contextmanager
+    def _place_of_all(self) -> Iterator[None]:
         if self._context.streams >= self._context.settings.limits.streams:
             raise TooManyStreams("as many event streams are open as this gateway takes")
         self._context.streams += 1
@@ -107,7 +137,12 @@ class Events:
         reason = ERROR
         try:
             outbox = self._context.gateway.outbox
-            reason = await EventStream(exchange, reader, self._patience, outbox, self._counting(uris)).run()
+            stream = EventStream(exchange, reader, self._patience, outbox, self._counting(uris))
+            forget = exchange.caller.lasting([(verb_of(uri), uri) for uri in uris], stream.end)
+            try:
+                reason = await stream.run()
+            finally:
+                forget()
         finally:
             exchange.access.reason = reason
             for gauge in gauges:
@@ -125,6 +160,11 @@ class Events:
                 counters[number].inc(events)
 
         return count
+
+
+def verb_of(uri: MqUri) -> Verb:
+    """What reading a stream is: of a Queue it takes messages away."""
+    return Verb.TAKE if uri.is_queue else Verb.SUBSCRIBE
 
 
 async def _close(reader: Reader) -> None:

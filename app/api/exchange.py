@@ -16,12 +16,17 @@ from app.api.answer import Answer, Header
 from app.api.paths import raw_path
 from app.api.problems import answer_for
 from app.api.request_headers import RequestHeaders
+from app.auth.caller import NOBODY
+from app.auth.sealed import Sealed
 from app.domain.errors import GatewayError
 from app.telemetry.access import Access
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 #: No sniffing: a message's body must never run as a page of our origin.
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+#: No page of another site embeds what is here (Fetch, section 3.7); with CORS those on the allow-list read it all the
+#: same.
+_OWN: Header = (b"cross-origin-resource-policy", b"same-origin")
 
 #: A refused body up to this size is left to the server, which reads and drops it; the connection lives on.
 SMALL_REMAINDER = 64 << 10
@@ -53,6 +58,7 @@ class Exchange:
         "_send",
         "access",
         "body_read",
+        "caller",
         "complete",
         "cors",
         "headers",
@@ -60,6 +66,7 @@ class Exchange:
         "receive",
         "request_id",
         "scope",
+        "ticket",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,6 +77,10 @@ class Exchange:
         self.request_id = request_id_of(self.headers)
         #: The CORS headers of this answer, set by the guard before anything is said.
         self.cors: tuple[Header, ...] = ()
+        #: Whose request it is, as soon as that is known.
+        self.caller = NOBODY
+        #: The ticket it was recognised by.
+        self.ticket: Sealed | None = None
         #: Whether problems name an outcome.
         self.publish = False
         self.body_read = False
@@ -86,6 +97,17 @@ class Exchange:
     def method(self) -> str:
         """GET, POST, …"""
         return self.access.method
+
+    @property
+    def address(self) -> str:
+        """Where the client is, as far as trusted proxies tell; empty where the server does not say."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+    @property
+    def is_https(self) -> bool:
+        """Whether the client speaks TLS, to us or to a proxy we trust."""
+        return bool(self.scope.get("scheme") == "https")
 
     @property
     def seam(self) -> Mapping[str, Any]:
@@ -115,7 +137,7 @@ class Exchange:
     async def start(self, status: int, headers: Sequence[Header]) -> None:
         """Begin the answer."""
         self.access.status = status
-        every = [*headers, (b"x-request-id", self.request_id), _NOSNIFF, *self.cors]
+        every = [*headers, (b"x-request-id", self.request_id), _NOSNIFF, _OWN, *self.cors]
         await self._send({"type": "http.response.start", "status": status, "headers": every})
 
     async def send(self, body: bytes, *, more: bool) -> None:

@@ -18,16 +18,19 @@ from app.api import paths, settle
 from app.api.answer import Answer, Header
 from app.api.batch import Batch
 from app.api.context import Context
-from app.api.events import Events
+from app.api.events import Events, verb_of
 from app.api.exchange import ClientGone, Exchange
 from app.api.guard import Guard
+from app.api.identification import Identification
 from app.api.look import Look
 from app.api.paths import METHODS, Kind, Route
 from app.api.peer_leases import PeerLeases
 from app.api.publish import Publish
 from app.api.receive import Receiving
 from app.api.request_reply import RequestReply
-from app.domain.errors import GatewayError, Internal, MethodNotAllowed
+from app.api.sign_in import Session, Ticket
+from app.domain.errors import GatewayError, Internal, MethodNotAllowed, NotFound
+from app.domain.principal import Verb
 from app.domain.uri import MqUri
 from app.telemetry import access
 
@@ -37,6 +40,28 @@ logger = logging.getLogger("mq_gateway.api")
 EXCHANGE = "mq_gateway.exchange"
 
 _NO_CONTENT = Answer(status=204, content_type=b"text/plain", body=b"", headers=())
+
+
+#: What each resource of a destination asks for; streams by their type, and POST on a destination is to publish.
+VERBS = {
+    Kind.DESTINATION: Verb.LOOK,
+    Kind.EVENTS: Verb.SUBSCRIBE,
+    Kind.BATCH: Verb.PUBLISH,
+    Kind.REQUEST: Verb.PUBLISH,
+    Kind.RECEIVE: Verb.TAKE,
+    Kind.ACK: Verb.TAKE,
+    Kind.NACK: Verb.TAKE,
+    Kind.RENEW: Verb.TAKE,
+}
+#: Pages that everybody may see. They hold nothing of what is configured.
+OPEN_PAGES = frozenset({"/", "/docs", "/openapi.json", "/health/live", "/health/ready"})
+#: Files of these pages lie below.
+OPEN_FOLDERS = ("/docs/",)
+
+
+def is_open_page(route: Route) -> bool:
+    """Whether nobody is asked who they are for this."""
+    return route.kind is Kind.PAGE and (route.path in OPEN_PAGES or route.path.startswith(OPEN_FOLDERS))
 
 
 class Refusal(Response):
@@ -74,6 +99,9 @@ class Front:
             Kind.NACK: settle.Nack(context),
             Kind.RENEW: settle.Renew(context),
         }
+        self._identify = Identification(context.authority)
+        self._session = Session(context, context.authority)
+        self._new_ticket = Ticket(context, context.authority)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI. Lifespan goes on to FastAPI; there are no WebSockets here."""
@@ -118,7 +146,22 @@ class Front:
         if exchange.method == "OPTIONS" and await self._preflight(exchange):
             return
         self._guard.check_method(exchange.headers, exchange.method)
-        await self._dispatch(exchange, paths.parse(path))
+        await self._dispatch(exchange, await self._route(exchange, path))
+
+    async def _route(self, exchange: Exchange, path: str) -> Route:
+        """What the path means, and who asks; on the short list of open pages nobody is asked that.
+
+        Whoever is unknown learns of nothing else whether it is there, not even what a name may be.
+        """
+        try:
+            route = paths.parse(path)
+        except GatewayError:
+            await self._identify(exchange, None)
+            exchange.caller.require_known()
+            raise
+        if not is_open_page(route):
+            await self._identify(exchange, route)
+        return route
 
     async def _preflight(self, exchange: Exchange) -> bool:
         extra = self._guard.preflight(exchange.headers)
@@ -131,12 +174,17 @@ class Front:
 
     async def _dispatch(self, exchange: Exchange, route: Route) -> None:
         if route.kind is Kind.PAGE:
+            self._check_page(exchange, route)
             await self._page(exchange, route.path)
             return
         methods = METHODS[route.kind]
         if exchange.method not in methods:
             raise MethodNotAllowed(f"{exchange.method} is not for this resource", allow=", ".join(methods))
-        if route.kind is Kind.JOINT_EVENTS:
+        if route.kind is Kind.SESSION:
+            await self._session(exchange)
+        elif route.kind is Kind.TICKET:
+            await self._new_ticket(exchange)
+        elif route.kind is Kind.JOINT_EVENTS:
             await self._events.several(exchange, partial(self._check_stream, exchange))
         elif route.uri is None:
             await self._look.services(exchange, route)
@@ -144,12 +192,28 @@ class Front:
             await self._destination(exchange, route.kind, route.uri)
 
     async def _destination(self, exchange: Exchange, kind: Kind, uri: MqUri) -> None:
-        handler = self._handlers[kind]
+        handler, verb = self._handlers[kind], VERBS[kind]
         if kind is Kind.EVENTS:
             self._check_stream(exchange, uri)
+            verb = verb_of(uri)
         if kind is Kind.DESTINATION and exchange.method == "POST":
-            handler = self._publish
+            handler, verb = self._publish, Verb.PUBLISH
+        exchange.caller.require(verb, uri)
         await handler(exchange, uri)
+
+    def _check_page(self, exchange: Exchange, route: Route) -> None:
+        """Metrics are of all services, so they are for those who see all; what is not there is for those who are
+        known."""
+        caller = exchange.caller
+        if is_open_page(route):
+            return
+        services = (
+            self._context.settings.services if self._context.running is None else self._context.gateway.link_states()
+        )
+        if route.path == "/metrics" and not (caller.may_look() and all(map(caller.sees_service, services))):
+            caller.refuse("look at metrics of all services", NotFound("there is nothing at this path"))
+        elif route.path != "/metrics":
+            caller.require_known()
 
     def _check_stream(self, exchange: Exchange, uri: MqUri) -> None:
         if uri.is_queue:

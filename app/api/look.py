@@ -9,6 +9,7 @@ from app.api.answer import json_answer
 from app.api.context import Context
 from app.api.exchange import Exchange
 from app.api.paths import Kind, Route
+from app.domain.errors import NotFound, UnknownService
 from app.domain.message import rfc3339
 from app.domain.uri import MqUri
 from app.telemetry.metrics import gateway_version
@@ -25,15 +26,20 @@ class Look:
         """All services, or one; raises UnknownService."""
         _no_parameters(exchange)
         gateway = self._context.gateway
+        caller = exchange.caller
         if route.kind is Kind.SERVICE:
-            await exchange.answer(json_answer(asdict(gateway.service(route.service))))
+            if not caller.sees_service(route.service):
+                caller.refuse(f"look at {route.service}", UnknownService(f"no service is called {route.service!r}"))
+            await exchange.answer(json_answer(asdict(gateway.service(route.service, caller))))
             return
+        if not caller.may_look():
+            caller.refuse("look at anything", NotFound("there is nothing at this path"))
         everything = {
             "instance": gateway.instance,
             "version": self._version,
             "started_at": rfc3339(gateway.started_at),
             "draining": gateway.draining,
-            "services": [asdict(view) for view in gateway.services()],
+            "services": [asdict(view) for view in gateway.services(caller)],
         }
         await exchange.answer(json_answer(everything))
 
@@ -42,7 +48,7 @@ class Look:
         _no_parameters(exchange)
         gateway = self._context.gateway
         exchange.access.mq_uri = str(uri)
-        await exchange.answer(json_answer(asdict(gateway.destination_view(gateway.resolve(uri)))))
+        await exchange.answer(json_answer(asdict(gateway.destination_view(gateway.resolve(uri, exchange.caller)))))
 
 
 def _no_parameters(exchange: Exchange) -> None:

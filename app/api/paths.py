@@ -19,7 +19,9 @@ from app.domain.uri import DestinationType, MqUri, check_name
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 #: First parts of our paths: tells a path that still has the proxy's prefix from one that has not.
-TOP_LEVEL = frozenset({"", "mq", "events", "health", "metrics", "openapi.json", "docs", "peer"})
+TOP_LEVEL = frozenset(
+    {"", "mq", "events", "session", "ticket", "health", "metrics", "openapi.json", "asyncapi.json", "docs", "peer"}
+)
 
 
 class Kind(Enum):
@@ -36,6 +38,8 @@ class Kind(Enum):
     RENEW = auto()
     BATCH = auto()
     REQUEST = auto()
+    SESSION = auto()
+    TICKET = auto()
     PAGE = auto()
 
 
@@ -52,6 +56,8 @@ METHODS: Mapping[Kind, tuple[str, ...]] = {
     Kind.RENEW: ("POST",),
     Kind.BATCH: ("POST",),
     Kind.REQUEST: ("POST",),
+    Kind.SESSION: ("GET", "HEAD", "POST", "DELETE"),
+    Kind.TICKET: ("POST",),
 }
 
 #: What lies below a destination.
@@ -112,6 +118,10 @@ def parse(path: str) -> Route:
         return _under_mq(parts)
     if parts == ["events"]:
         return Route(Kind.JOINT_EVENTS)
+    if parts == ["session"]:
+        return Route(Kind.SESSION)
+    if parts == ["ticket"]:
+        return Route(Kind.TICKET)
     return Route(Kind.PAGE, path=_page(parts))
 
 

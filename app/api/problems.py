@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.api.answer import Answer, Header
-from app.domain.errors import Code, GatewayError, MethodNotAllowed
+from app.domain.errors import Code, GatewayError, InvalidCredentials, MethodNotAllowed
 from app.wire import problem
 
 MEDIA_TYPE = b"application/problem+json"
@@ -23,6 +23,7 @@ TABLE: dict[Code, tuple[int, str]] = {
     Code.INVALID_PARAMETER: (400, "Invalid parameter"),
     Code.INVALID_JSON: (400, "Invalid JSON"),
     Code.MALFORMED_REQUEST: (400, "Malformed request"),
+    Code.HTTPS_REQUIRED: (400, "HTTPS required"),
     Code.UNAUTHENTICATED: (401, "Not authenticated"),
     Code.FORBIDDEN: (403, "Forbidden"),
     Code.UNKNOWN_SERVICE: (404, "Unknown mqService"),
@@ -43,6 +44,7 @@ TABLE: dict[Code, tuple[int, str]] = {
     Code.BROKER_REJECTED: (502, "Rejected by the broker"),
     Code.BROKER_UNAVAILABLE: (503, "Broker unavailable"),
     Code.OVERLOADED: (503, "Overloaded"),
+    Code.KEYS_UNAVAILABLE: (503, "No keys to verify with"),
     Code.DESTINATION_QUARANTINED: (503, "Destination quarantined"),
     Code.DRAINING: (503, "Shutting down"),
     Code.CONFIRM_TIMEOUT: (504, "No confirmation in time"),
@@ -101,5 +103,6 @@ def _headers(error: GatewayError, status: int) -> tuple[Header, ...]:
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
     if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+        invalid = isinstance(error, InvalidCredentials)
+        headers.append((b"www-authenticate", b'Bearer error="invalid_token"' if invalid else b"Bearer"))
     return tuple(headers)

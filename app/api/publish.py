@@ -17,10 +17,12 @@ from app.api.context import Context
 from app.api.exchange import Exchange
 from app.api.publish_request import PublishRequest
 from app.api.request_headers import bad_header
+from app.auth.caller import Caller
 from app.config.settings import LimitSettings
 from app.connectors.base import Destination
 from app.domain.errors import GatewayError, HeadersTooLarge, Outcome
 from app.domain.message import OCTET_STREAM, Publication, Published
+from app.domain.principal import Verb
 from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
 from app.telemetry.metrics import NO_SERVICE, NO_TYPE
@@ -100,7 +102,8 @@ class Attempt:
         self, gateway: Gateway, *, with_reply: bool = False
     ) -> tuple[Destination, Publication, PublishRequest]:
         """Resolve before the body is read: a name that does not exist costs nobody any memory."""
-        destination = gateway.resolve(self.uri)
+        caller = self.exchange.caller
+        destination = gateway.resolve(self.uri, caller)
         self.service = self.uri.service
         self.exchange.access.mq_uri = str(destination.uri)
         limits, server = gateway.settings.limits, gateway.settings.server
@@ -113,10 +116,12 @@ class Attempt:
             with_reply=with_reply,
         )
         check_size(request.headers, limits)
-        check_reply_to(gateway, destination, request)
+        check_reply_to(gateway, caller, destination, request)
+        caller.check_rate()
         cap = gateway.admission.body_limit(destination)
         hold = partial(gateway.budget.holding, self.service)
         body = await read_body(self.exchange, hold, cap=cap, patience=server.idle_timeout)
+        caller.send(1, len(body))
         publication = _publication(destination, request, body)
         self.exchange.access.message_id = publication.message_id
         return destination, publication, request
@@ -132,15 +137,20 @@ def check_size(headers: Mapping[str, str], limits: LimitSettings) -> None:
             raise HeadersTooLarge(f"message header {name[:64]!r} has more than {limits.header_bytes} bytes")
 
 
-def check_reply_to(gateway: Gateway, destination: Destination, request: PublishRequest) -> None:
-    """A reply goes to a declared destination of the same broker; raises InvalidHeader for anything else."""
+def check_reply_to(gateway: Gateway, caller: Caller, destination: Destination, request: PublishRequest) -> None:
+    """A reply goes to a declared destination of the same broker on which the caller itself may publish.
+
+    Raises InvalidHeader for anything else.
+    """
     reply_to = request.reply_to
     if reply_to is None:
         return
     if reply_to.service != destination.uri.service:
         raise bad_header("Mq-Reply-To", f"a destination of {destination.uri.service!r}, where the message goes")
+    if not caller.may(Verb.PUBLISH, reply_to):
+        raise bad_header("Mq-Reply-To", "a destination on which you may publish")
     try:
-        gateway.resolve(reply_to)
+        gateway.resolve(reply_to, caller)
     except GatewayError as error:
         raise bad_header("Mq-Reply-To", str(error)) from None
 

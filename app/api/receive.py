@@ -15,6 +15,7 @@ from app.api.exchange import ClientGone, Exchange
 from app.api.receive_answer import encode
 from app.api.receive_request import ReceiveRequest, parse
 from app.domain.errors import InvalidParameter, Overloaded
+from app.domain.principal import Verb
 from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
 from app.gateway.leases import Lease
@@ -34,7 +35,7 @@ class Receiving:
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """Answer with messages, or 204; raises GatewayError, and ClientGone where nobody waits any more."""
         gateway = self._context.gateway
-        destination = gateway.resolve(uri)
+        destination = gateway.resolve(uri, exchange.caller)
         exchange.access.mq_uri = str(uri)
         request = parse(exchange, destination, gateway.settings.limits.lease_max)
         await self._refuse_body(exchange, gateway, uri)
@@ -87,7 +88,8 @@ async def _take(exchange: Exchange, gateway: Gateway, request: ReceiveRequest) -
     # With `auto` the end of the answer ends the lease; until then it has as long as there is.
     seconds = request.seconds if request.explicit else gateway.settings.limits.lease_max
     taking = gateway.take(request.source, most=request.most, seconds=seconds, wait=request.wait)
-    return await while_there(exchange, taking)
+    needs = ((Verb.TAKE, request.source.uri),)
+    return await while_there(exchange, exchange.caller.while_allowed(needs, taking))
 
 
 class _Writer:

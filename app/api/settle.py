@@ -46,7 +46,7 @@ class Settle(ABC):
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """200 where everything is done, else 207; raises GatewayError, and then nothing was done."""
         gateway = self._context.gateway
-        destination = gateway.resolve(uri)
+        destination = gateway.resolve(uri, exchange.caller)
         exchange.access.mq_uri = str(uri)
         values = query.parse(exchange.scope["query_string"], ("lease", "subscription"))
         destination = source(destination, values)

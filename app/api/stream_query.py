@@ -16,7 +16,7 @@ from app.gateway.stream import Format, Slow, StreamLease, StreamRequest
 #: Characters of a Last-Event-ID that are looked at; ours are shorter, a longer one is foreign anyhow.
 MAX_EVENT_ID = 1024
 
-PARAMETERS = ("format", "slow", "from", "last_event_id", "status", "ack", "lease")
+PARAMETERS = ("format", "slow", "from", "last_event_id", "status", "ack", "lease", "ticket")
 _FORMATS: dict[str, Format] = {"data": "data", "envelope": "envelope", "cloudevents": "cloudevents"}
 _SLOW: dict[str, Slow | None] = {"gap": "gap", "latest": "latest", "disconnect": "disconnect"}
 _BOOLEAN = {"true": True, "false": False}

@@ -1,1 +1,1 @@
-"""Who somebody is, and what they may do."""
+"""Who asks, and what they may: credentials, policy, sessions, and how much at once."""

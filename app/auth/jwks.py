@@ -9,7 +9,7 @@ from typing import Protocol
 
 from app.auth.jwk_set import MAX_DOCUMENT, KeySet, UnusableSet, parse_set
 from app.auth.jwks_fetch import LookUp, Outcome, look_up
-from app.auth.jwks_url import JwksUrl
+from app.auth.jwks_url import JwksUrl, unheard
 from app.config.jwt import JwtSettings
 from app.telemetry.metrics import Metrics
 
@@ -34,7 +34,6 @@ class JwksFile:
     def __init__(self, path: Path, settings: JwtSettings) -> None:
         self._path = path
         self._allowed = frozenset(settings.algorithms)
-        self._seen = _signature(path)
         self._set = self._read()
 
     def current(self) -> KeySet:
@@ -45,20 +44,11 @@ class JwksFile:
         """False: whoever watches the file finds out."""
         return False
 
-    def reload_if_changed(self) -> bool:
-        """Whether there are other keys now. Blocks while it reads; a file that cannot be used changes nothing."""
-        seen = _signature(self._path)
-        if seen == self._seen:
-            return False
-        self._seen = seen
-        try:
-            found = self._read()
-        except UnusableSet as error:
-            logger.error("%s; the keys stay as they were", error)  # noqa: TRY400 - the operator's to mend
-            return False
+    def reread(self) -> bool:
+        """Whether the file has other keys now, which are used from then on. Blocks; raises UnusableSet."""
+        found = self._read()
         changed = found.names != self._set.names
         self._set = found
-        logger.info("%s: read again, %s keys", self._path, "other" if changed else "the same")
         return changed
 
     def _read(self) -> KeySet:
@@ -74,20 +64,16 @@ class JwksFile:
         return found
 
 
-def _signature(path: Path) -> tuple[int, ...]:
-    """What differs once a file was changed or replaced; empty where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def open_keys(
+    settings: JwtSettings, metrics: Metrics, *, look_up: LookUp = look_up, on_change: Callable[[], None] = unheard
+) -> JwksFile | JwksUrl:
+    """The source that the settings name. A JwksUrl has to be run, and calls `on_change` when it has other keys.
 
-
-def open_keys(settings: JwtSettings, metrics: Metrics, *, look_up: LookUp = look_up) -> JwksFile | JwksUrl:
-    """The source that the settings name. A JwksUrl has to be run; a JwksFile to be watched, and raises UnusableSet."""
+    Raises UnusableSet for a file.
+    """
     if settings.jwks_file is not None:
         return JwksFile(settings.jwks_file, settings)
-    keys = JwksUrl(settings.jwks_url or "", settings, count=_counting(metrics), look_up=look_up)
+    keys = JwksUrl(settings.jwks_url or "", settings, count=_counting(metrics), look_up=look_up, on_change=on_change)
     metrics.jwks_age_seconds.set_function(lambda: keys.age)
     return keys
 

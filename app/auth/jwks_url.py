@@ -11,8 +11,8 @@ from collections.abc import Callable
 from app.auth.jwk_set import KeySet, TooLarge, UnusableSet, parse_set
 from app.auth.jwks_fetch import FETCH_SECONDS, FetchFailed, JwksFetch, LookUp, Outcome, look_up
 from app.auth.jwks_pace import FIRST_REST, LONGEST_REST, FetchPace
-from app.auth.jwt_refusal import KeysUnavailable
 from app.config.jwt import JwtSettings
+from app.domain.errors import KeysUnavailable
 
 logger = logging.getLogger("mq_gateway.jwks")
 
@@ -24,8 +24,12 @@ def _ignore(outcome: Outcome) -> None:
     """Nobody counts."""
 
 
+def unheard() -> None:
+    """Nobody has to know."""
+
+
 class JwksUrl:
-    """One task fetches, `run`: there are never two fetches at a time. `count` is told what became of each."""
+    """One task fetches, `run`: never two fetches at a time. `count` hears what became of each."""
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class JwksUrl:
         *,
         count: Callable[[Outcome], None] = _ignore,
         look_up: LookUp = look_up,
+        on_change: Callable[[], None] = unheard,
         clock: Callable[[], float] = time.monotonic,
         seconds: float = FETCH_SECONDS,
         first_rest: float = FIRST_REST,
@@ -42,6 +47,7 @@ class JwksUrl:
         self._allowed = frozenset(settings.algorithms)
         self._max_age = settings.jwks_max_age
         self._count = count
+        self._on_change = on_change
         self._clock = clock
         self._seconds = seconds
         self._fetch = JwksFetch(url, look_up=look_up, seconds=seconds)
@@ -157,6 +163,7 @@ class JwksUrl:
             return Outcome.UNCHANGED
         logger.info("keys at %s: %d new, %d withdrawn", self._fetch.where, *_difference(known, found.names))
         self._set = found
+        self._on_change()
         return Outcome.OK
 
     def _tell(self, outcome: Outcome, why: str) -> None:

@@ -16,8 +16,9 @@ from app.auth.jwks import KeySource
 from app.auth.jwt_cache import VerifiedTokens
 from app.auth.jwt_claims import check_claims
 from app.auth.jwt_form import Head, check_form, check_size, parse_head, parse_object
-from app.auth.jwt_refusal import JwtRefused, KeysUnavailable, Reason
+from app.auth.jwt_refusal import JwtRefused, Reason
 from app.config.jwt import JwtSettings
+from app.domain.errors import KeysUnavailable
 from app.domain.principal import Principal
 
 #: Keys (count) that are tried for one token: its `kid` names one, where the issuer follows RFC 7515 section 4.1.4.

@@ -11,6 +11,8 @@ from app.domain.principal import check_principal
 
 #: The year 9999. Beyond it are milliseconds that are taken for seconds, and numbers that are no time at all.
 MAX_TIME = 253_402_300_799
+#: Seconds by which a token may be from the future: it is shown as soon as it is made, and clocks are never the same.
+AHEAD = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def _check_times(payload: dict[str, Any], leeway: float, now: float) -> float:
     if ends <= now - leeway:
         raise JwtRefused(Reason.EXPIRED)
     for claim in ("nbf", "iat"):
-        if _time(payload.get(claim, 0)) > now + leeway:
+        if _time(payload.get(claim, 0)) > now + max(leeway, AHEAD):
             raise JwtRefused(Reason.NOT_YET_VALID)
     return ends + leeway
 

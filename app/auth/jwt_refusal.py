@@ -30,7 +30,3 @@ class JwtRefused(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.value)
         self.reason = reason
-
-
-class KeysUnavailable(Exception):
-    """Nothing can be said of any token: there are no keys, or they are too old."""

@@ -17,10 +17,12 @@ from app.domain.principal import check_principal
 #: Bytes of the shared secret, at least and at most.
 MIN_SECRET, MAX_SECRET = 16, 4096
 
-NONE = "none"
+NONE: Literal["none"] = "none"
 Way = Literal["none", "token", "jwt", "certificate"]
 # Headers that say something else, or that clients may send for other reasons.
-_NO_IDENTITY = frozenset({"host", "authorization", "cookie", "content-type", "content-length", "x-request-id", "forwarded"})
+_NO_IDENTITY = frozenset(
+    {"host", "authorization", "cookie", "content-type", "content-length", "x-request-id", "forwarded"}
+)
 
 
 def _listed(value: object) -> object:
@@ -40,11 +42,10 @@ class CertificateSettings(Section):
     other."""
 
     names: dict[str, str] = Field(default_factory=dict)
-    """Subject to principal, as a grid-mapfile has it. A subject that is not listed is itself the principal, where it can
-    be one (see `unlisted`)."""
+    """Subject to principal, as a grid-mapfile has it; see `unlisted` for others."""
 
     unlisted: bool = False
-    """True: also subjects that are not in `names`."""
+    """True: a subject that is not in `names` is itself the principal, where it can be one."""
 
     @field_validator("header", "verify_header")
     @classmethod
@@ -73,7 +74,8 @@ class AuthSettings(Section):
     """True: mode `none` also on an address that other machines can reach."""
 
     tokens_file: Path | None = None
-    """File with hashes of API tokens, written by `mq-gateway token`; it may be read-only. Read again when it changes."""
+    """File with hashes of API tokens, written by `mq-gateway token`; it may be read-only. Read again when it
+    changes."""
 
     secret_file: Path | None = None
     """File with the secret that all replicas have: 16 to 4096 bytes, such as from `openssl rand -base64 32`; a line end
@@ -100,6 +102,14 @@ class AuthSettings(Section):
     def is_open(self) -> bool:
         """Whether nobody is asked who they are."""
         return self.mode == (NONE,)
+
+    @property
+    def uses_tokens(self) -> bool:
+        return "token" in self.mode
+
+    @property
+    def uses_jwt(self) -> bool:
+        return "jwt" in self.mode
 
     @cached_property
     def secret(self) -> bytes | None:

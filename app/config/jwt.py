@@ -36,7 +36,7 @@ class JwtSettings(Section):
     """File with the keys instead; read again when it changes."""
 
     jwks_refresh: Annotated[float, Field(ge=1, le=86_400)] = 300.0
-    """Seconds after which the keys at `jwks_url` are fetched again: a key that is withdrawn is good no longer than that."""
+    """Seconds after which the keys at `jwks_url` are fetched again: no key that is withdrawn is good for longer."""
 
     jwks_max_age: Annotated[float, Field(ge=1, le=7 * 86_400)] = 86_400.0
     """Seconds for which keys are used while `jwks_url` cannot be reached."""
@@ -48,7 +48,7 @@ class JwtSettings(Section):
     """The claim that lists its groups: an array of texts, or one text."""
 
     leeway: Annotated[float, Field(ge=0, le=300)] = 0.0
-    """Seconds by which the issuer's clock may differ."""
+    """Seconds by which the issuer's clock may differ. A token is taken 5 s before it begins in any case."""
 
     @field_validator("algorithms")
     @classmethod
@@ -72,7 +72,7 @@ class JwtSettings(Section):
         if not url.hostname or url.username or url.scheme not in ("https", "http"):
             raise ValueError("must be an https URL without user information")
         if url.scheme == "http" and not local:
-            raise ValueError("must begin with https://: whoever could change the keys on their way could sign in as anybody")
+            raise ValueError("must begin with https://: whoever changes the keys on their way signs in as anybody")
         return value
 
     @model_validator(mode="after")

@@ -8,11 +8,12 @@ from typing import Annotated
 from pydantic import Field
 
 from app.config.memory import container_memory
-from app.config.section import PositiveSeconds, Section, Size, only
+from app.config.section import PositiveSeconds, Section, Size
 
 #: Where the machine sets no limit: 512 MiB.
 DEFAULT_MEMORY = 512 << 20
 
+Rate = Annotated[float, Field(gt=0, le=1e12)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -44,11 +45,16 @@ class LimitSettings(Section):
     uris_per_stream: Annotated[int, Field(ge=1, le=32)] = 32
     """Destinations (count) on one event stream."""
 
-    messages_per_second: Annotated[float | None, only(None)] = None
-    """Publishes per second of one caller. Not supported in this version."""
+    streams_per_address: Count | None = None
+    """Open event streams (count) of one client address, whoever is there; behind a proxy see
+    `server.trusted_proxies`."""
 
-    bytes_per_second: Annotated[float | None, only(None)] = None
-    """Published bytes per second of one caller. Not supported in this version."""
+    messages_per_second: Rate | None = None
+    """Messages a second that one caller may publish, and at once as many as in one second. More is 429 with
+    `Retry-After`; a batch is slowed to it. Who shows no credentials is counted by address."""
+
+    bytes_per_second: Rate | None = None
+    """Bytes of bodies a second that one caller may publish, likewise. A larger body is taken, and then it waits."""
 
     publish_timeout_max: Annotated[float, Field(gt=0, le=3600)] = 60.0
     """Longest `timeout=` of a publish in seconds; more is capped to this."""

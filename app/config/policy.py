@@ -13,7 +13,7 @@ from app.domain.principal import ANONYMOUS_NAME, PREFIXES, Verb, check_principal
 from app.domain.uri import SEPARATOR, DestinationType
 
 ANYBODY = "*"
-#: A value put into a pattern: `{principal}` or `{claims.name}`, where `a.b` is the claim of that name or `b` within `a`.
+#: A value put into a pattern: `{principal}` or `{claims.NAME}`; `a.b` is the claim of that name, or `b` within `a`.
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _CLAIM = "claims."
 
@@ -30,8 +30,8 @@ class RuleSettings(Section):
     """What: any of publish, subscribe (Topics), take (Queues and durable subscriptions), look, admin."""
 
     uris: Annotated[TextList, Field(min_length=1)]
-    """With which: mqURIs in which `*` matches any characters. `{principal}` and `{claims.NAME}` stand for what the caller
-    has; a caller without that claim is not matched, and a `*` in it is no wildcard."""
+    """With which: mqURIs in which `*` matches any characters. `{principal}` and `{claims.NAME}` stand for what the
+    caller has; a caller without that claim is not matched, and a `*` in it is no wildcard."""
 
     @field_validator("principals")
     @classmethod

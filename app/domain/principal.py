@@ -21,7 +21,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f/*\u2028\u2029]|::")
 
 
 class Verb(StrEnum):
-    """What a policy allows. `take` is to consume from a Queue or a durable subscription, `look` to see what is there."""
+    """What a policy allows. `take` is to consume from a Queue or durable subscription, `look` to see what is there."""
 
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
@@ -36,7 +36,8 @@ class Principal:
 
     `way` is how: `token`, `jwt`, `certificate`, or empty for nobody in particular. `label` is the name by which limits,
     idempotency and logs know it. `until` (Unix time in seconds) is the end of its credential, None where it has none;
-    `credential` tells one credential from another, and is no secret.
+    `credential` tells one credential from another, and is no secret; `session` is the id of the browser's session it
+    was recognised by, if any.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Principal:
     claims: Mapping[str, Any] = field(default_factory=dict)
     until: float | None = None
     credential: str = ""
+    session: str = ""
 
     @property
     def is_anonymous(self) -> bool:

@@ -33,7 +33,7 @@ from app.gateway.instance import new_instance
 from app.gateway.leases import Lease
 from app.gateway.messengers import Consumer, Producer
 from app.gateway.outbox import Outbox
-from app.gateway.registry import Change, Registry
+from app.gateway.registry import Change, Registry, Sight
 from app.gateway.requests import Requests
 from app.gateway.stream import Reader, StreamRequest
 from app.gateway.streams import Streams
@@ -163,9 +163,9 @@ class Gateway:
 
     # Publishing.
 
-    def resolve(self, uri: MqUri) -> Destination:
-        """The declared destination behind an mqURI; raises InvalidName, UnknownService, UnknownDestination."""
-        return self._registry.resolve(uri)
+    def resolve(self, uri: MqUri, sight: Sight | None = None) -> Destination:
+        """The declared destination; raises InvalidName, UnknownService, UnknownDestination; hints at what is seen."""
+        return self._registry.resolve(uri, sight)
 
     async def publish(
         self, destination: Destination, publication: Publication, *, timeout: float, confirm: bool = True
@@ -255,18 +255,21 @@ class Gateway:
 
     # Looking.
 
-    def services(self) -> list[ServiceView]:
-        """All services, by name."""
-        return [self.service(name) for name, _connector in sorted(self._registry, key=lambda pair: pair[0])]
+    def services(self, sight: Sight | None = None) -> list[ServiceView]:
+        """All services, or those that `sight` sees, by name."""
+        names = sorted(name for name, _connector in self._registry if sight is None or sight.sees_service(name))
+        return [self.service(name, sight) for name in names]
 
-    def service(self, name: str) -> ServiceView:
+    def service(self, name: str, sight: Sight | None = None) -> ServiceView:
         """One service with its declared destinations and the last used of the others; raises UnknownService."""
-        connector = self._registry.connector(name)
+        connector = self._registry.connector(name, sight)
         others, omitted = self._counters.undeclared(name)
         # Not resolved: one name that this broker would refuse must not hide the others.
         found = {uri: connector.settings.destination(uri) for uri in (*declared(name, connector.settings), *others)}
         views = [
-            self.destination_view(Destination(uri, settings)) for uri, settings in found.items() if settings is not None
+            self.destination_view(Destination(uri, settings))
+            for uri, settings in found.items()
+            if settings is not None and (sight is None or sight.sees(uri))
         ]
         return service_view(connector, views, omitted)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import heapq
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from app.config.settings import ServiceSettings, Settings
 from app.connectors.base import ConnectorContext, Destination, MQConnector
@@ -19,6 +20,17 @@ from app.telemetry.metrics import Metrics
 
 #: Names (count) that one that is unknown is compared with.
 LIKELY = 20
+
+
+class Sight(Protocol):
+    """What somebody may look at: of nothing else a hint is given."""
+
+    def sees(self, uri: MqUri) -> bool:
+        """Whether this destination may be named."""
+
+    def sees_service(self, service: str) -> bool:
+        """Whether this service may be named."""
+
 
 StateListener = Callable[[str, LinkState], None]
 
@@ -82,22 +94,24 @@ class Registry:
     def __iter__(self) -> Iterator[tuple[str, MQConnector]]:
         return iter(self._connectors.items())
 
-    def connector(self, service: str) -> MQConnector:
-        """The connector of an mqService; raises UnknownService."""
+    def connector(self, service: str, sight: Sight | None = None) -> MQConnector:
+        """The connector of an mqService; raises UnknownService, with what `sight` sees that may have been meant."""
         found = self._connectors.get(service)
         if found is None:
-            raise UnknownService(f"no service is called {service!r}{_near(service, list(self._connectors))}")
+            near = _near(service, list(self._connectors), sight.sees_service if sight else _everything)
+            raise UnknownService(f"no service is called {service!r}{near}")
         return found
 
-    def resolve(self, uri: MqUri) -> Destination:
+    def resolve(self, uri: MqUri, sight: Sight | None = None) -> Destination:
         """The declared destination; raises InvalidName, UnknownService, UnknownDestination. Matching is exact."""
         check_name(uri.name)
-        connector = self.connector(uri.service)
+        connector = self.connector(uri.service, sight)
         connector.check_name(uri)
         settings = connector.settings.destination(uri)
         if settings is None:
             declared = connector.settings.queues if uri.is_queue else connector.settings.topics
-            raise UnknownDestination(f"{uri} is not declared{_near(uri.name, list(declared))}")
+            sees = (lambda name: sight.sees(replace(uri, name=name))) if sight else _everything
+            raise UnknownDestination(f"{uri} is not declared{_near(uri.name, list(declared), sees)}")
         return Destination(uri, settings)
 
     def is_outdated(self, connector: MQConnector, destination: Destination) -> bool:
@@ -154,10 +168,14 @@ class Registry:
         ]
 
 
-def _near(name: str, known: list[str]) -> str:
+def _everything(_name: str) -> bool:
+    return True
+
+
+def _near(name: str, known: list[str], sees: Callable[[str], bool]) -> str:
     """What may have been meant. A comparison takes long, and a request may name many that are unknown among thousands
     that are declared: only the likely ones are compared."""
-    likely = heapq.nsmallest(LIKELY, known, key=partial(_unlikeness, name))
+    likely = [each for each in heapq.nsmallest(LIKELY, known, key=partial(_unlikeness, name)) if sees(each)]
     matches = difflib.get_close_matches(name, likely, n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 

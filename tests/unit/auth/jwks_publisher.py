@@ -68,7 +68,8 @@ class Publisher:
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.requests: list[str] = []
-        self.came, self.gone = asyncio.Event(), asyncio.Event()
+        self.asked = asyncio.Event()
+        self.gone = asyncio.Event()
         self.port = 0
 
     @property
@@ -79,7 +80,7 @@ class Publisher:
         """One connection, until either side has had enough."""
         try:
             self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            self.came.set()
+            self.asked.set()
             async with asyncio.TaskGroup() as both:
                 answering = both.create_task(self._answer(writer))
                 leaving = both.create_task(reader.read())

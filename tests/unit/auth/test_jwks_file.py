@@ -39,22 +39,14 @@ def kids(keys: JwksFile) -> list[str | None]:
     return [key.kid for key in keys.current().keys]
 
 
-async def test_it_is_read_again_when_it_has_changed(path: Path) -> None:
+async def test_it_is_read_again(path: Path) -> None:
     keys = opened(path)
-    before = keys.current()
-    assert not keys.reload_if_changed()
-    assert keys.current() is before
+    assert not keys.reread()
     replace(path, document(TWO))
     assert not await keys.renewed()
-    assert keys.reload_if_changed()
-    assert kids(keys) == ["two"]
-
-
-async def test_touching_it_changes_no_key(path: Path) -> None:
-    keys = opened(path)
-    replace(path, document(ONE))
-    assert not keys.reload_if_changed()
     assert kids(keys) == ["one"]
+    assert keys.reread()
+    assert kids(keys) == ["two"]
 
 
 BAD: dict[str, bytes] = {
@@ -67,27 +59,23 @@ BAD: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
-def test_a_bad_one_changes_nothing(path: Path, text: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bad_one_changes_nothing(path: Path, text: bytes) -> None:
     keys = opened(path)
     replace(path, text)
-    assert not keys.reload_if_changed()
-    assert not keys.reload_if_changed()
+    with pytest.raises(UnusableSet, match=r"keys\.json: ") as refused:
+        keys.reread()
+    assert SECRET not in str(refused.value)
     assert kids(keys) == ["one"]
-    # Once, although it was looked at twice.
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
-    assert str(path) in caplog.text
-    assert SECRET not in caplog.text
     replace(path, document(ONE, TWO))
-    assert keys.reload_if_changed()
+    assert keys.reread()
 
 
 def test_one_that_vanishes_changes_nothing(path: Path) -> None:
     keys = opened(path)
     path.unlink()
-    assert not keys.reload_if_changed()
+    with pytest.raises(UnusableSet, match="No such file"):
+        keys.reread()
     assert kids(keys) == ["one"]
-    path.write_bytes(document(TWO))
-    assert keys.reload_if_changed()
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from app.auth.jwks import open_keys
-from app.auth.jwt_refusal import JwtRefused, KeysUnavailable
+from app.auth.jwt_refusal import JwtRefused
 from app.config.jwt import JwtSettings
+from app.domain.errors import KeysUnavailable
 from app.telemetry.metrics import Metrics
 from tests.brokers.tls import Authority
 from tests.unit.auth.jwks_publisher import (
@@ -324,8 +325,7 @@ async def test_who_waits_is_told_when_it_ends() -> None:
         task = asyncio.create_task(made.keys.run())
         await asyncio.sleep(0)
         waiting = asyncio.create_task(refused(made, ONE.token()))
-        async with asyncio.timeout(SOON):
-            await server.came.wait()
+        await server.asked.wait()
         task.cancel()
         begun = time.monotonic()
         assert await waiting == "unavailable"

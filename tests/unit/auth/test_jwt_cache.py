@@ -35,7 +35,7 @@ class Gateway:
         new = self.path.with_suffix(".new")
         new.write_bytes(document(*keys))
         os.replace(new, self.path)
-        return self.keys.reload_if_changed()
+        return self.keys.reread()
 
 
 async def test_the_same_token_is_the_same_principal(tmp_path: Path) -> None:

@@ -1,0 +1,159 @@
+"""`/session` and `/ticket`: what browsers need, which can neither keep a token safely nor send a header with it."""
+
+from __future__ import annotations
+
+import time
+from ipaddress import ip_address
+from typing import Any
+
+from app.api import query
+from app.api.answer import Answer, Header, json_answer
+from app.api.body import check_encoding, read_body
+from app.api.context import Context
+from app.api.exchange import Exchange
+from app.api.identification import TICKET
+from app.api.query import bad_parameter
+from app.auth.authority import Authority
+from app.auth.sealed import TooLarge
+from app.auth.sessions import COOKIE
+from app.auth.tickets import OPEN_SECONDS, URIS
+from app.domain.errors import HeadersTooLarge, HttpsRequired, InvalidParameter, NotFound
+from app.domain.message import rfc3339
+from app.domain.principal import Principal, Verb
+from app.domain.uri import MqUri
+from app.gateway.joint_opening import URI
+from app.wire.payload import parse_json
+
+#: Bytes of a body: as many mqURIs as a stream may have.
+MAX_BODY = 64 << 10
+_HOLDER = "/session"
+_ATTRIBUTES = "Path=/; Secure; HttpOnly; SameSite=Strict"
+
+
+class Session:
+    """The handler of `/session`."""
+
+    def __init__(self, context: Context, authority: Authority) -> None:
+        self._context = context
+        self._authority = authority
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """GET tells who is signed in, POST opens a session for whoever shows a token, DELETE ends it."""
+        query.parse(exchange.scope["query_string"], ())
+        if exchange.method in ("GET", "HEAD"):
+            exchange.caller.require_known()
+            await exchange.answer(json_answer(self._told(exchange.caller.principal)))
+        elif exchange.method == "DELETE":
+            await self._end(exchange)
+        else:
+            await self._begin(exchange)
+
+    def _told(self, principal: Principal) -> dict[str, Any]:
+        until = principal.until
+        return {
+            "principal": principal.label,
+            "groups": sorted(principal.groups),
+            "expires_at": None if until is None else rfc3339(until),
+        }
+
+    async def _begin(self, exchange: Exchange) -> None:
+        _refuse_open(self._authority)
+        principal = exchange.caller.principal
+        exchange.caller.require_known()
+        if principal.session:
+            raise InvalidParameter("a session is opened with a token: Authorization: Bearer")
+        check_sealable(exchange)
+        await _read(self._context, exchange)
+        until = time.time() + self._authority.settings.session_seconds
+        try:
+            text = self._authority.seal("session", principal, until)
+        except TooLarge:
+            raise HeadersTooLarge("the groups and claims of this token do not fit into a cookie") from None
+        session = self._authority.sessions.open(text)
+        left = max(0, int((session.until or until) - time.time()))
+        cookie = f"{COOKIE}={text}; Max-Age={left}; {_ATTRIBUTES}"
+        await exchange.answer(_with(json_answer(self._told(session)), (b"set-cookie", cookie.encode())))
+
+    async def _end(self, exchange: Exchange) -> None:
+        """Also of nobody's session: whoever asks is signed out afterwards."""
+        self._authority.sessions.end(exchange.caller.principal)
+        self._authority.lasting.review()
+        cookie = f"{COOKIE}=; Max-Age=0; {_ATTRIBUTES}"
+        gone = Answer(status=204, content_type=b"text/plain", body=b"", headers=((b"set-cookie", cookie.encode()),))
+        await exchange.answer(gone)
+
+
+class Ticket:
+    """The handler of `/ticket`."""
+
+    def __init__(self, context: Context, authority: Authority) -> None:
+        self._context = context
+        self._authority = authority
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """A ticket for one stream of these destinations, all of which the caller may read.
+
+        Raises Unauthenticated, Forbidden, InvalidParameter, HttpsRequired and what resolving raises.
+        """
+        _refuse_open(self._authority)
+        caller = exchange.caller
+        caller.require_known()
+        check_sealable(exchange)
+        uris = self._uris(exchange, await _read(self._context, exchange))
+        for uri in uris:
+            caller.require(Verb.TAKE if uri.is_queue else Verb.SUBSCRIBE, uri)
+            self._context.gateway.resolve(uri, caller)
+        until = time.time() + OPEN_SECONDS
+        try:
+            text = self._authority.seal(TICKET, caller.principal, until, **{URIS: [str(uri) for uri in uris]})
+        except TooLarge:
+            raise InvalidParameter("so many destinations do not fit into a ticket") from None
+        await exchange.answer(json_answer({"ticket": text, "expires_at": rfc3339(until), URIS: [*map(str, uris)]}))
+
+    def _uris(self, exchange: Exchange, body: bytes) -> list[MqUri]:
+        """Of the query, `uri` once for each, or of a body `{"uris": [...]}`."""
+        _, texts = query.parse_list(exchange.scope["query_string"], (), URI)
+        if body:
+            asked = parse_json(body)
+            listed = asked.get(URIS) if isinstance(asked, dict) and asked.keys() == {URIS} else None
+            if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
+                raise InvalidParameter('a body is {"uris": ["service::Topics::name", ...]}')
+            texts += listed
+        most = self._context.settings.limits.uris_per_stream
+        if not 1 <= len(texts) <= most:
+            raise bad_parameter(URI, f"names 1 to {most} destinations, and here {len(texts)}")
+        return list(dict.fromkeys(MqUri.parse(text) for text in texts))
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a client there is on this machine."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def check_sealable(exchange: Exchange) -> None:
+    """Raises HttpsRequired where what is sealed would go over a network in the clear."""
+    if not (exchange.is_https or is_loopback(exchange.address)):
+        raise HttpsRequired("sessions and tickets are for https, or for a client on this very machine")
+
+
+def _refuse_open(authority: Authority) -> None:
+    if authority.is_open:
+        raise NotFound("nobody has to sign in here: auth.mode is none")
+
+
+async def _read(context: Context, exchange: Exchange) -> bytes:
+    check_encoding(exchange)
+    gateway, patience = context.gateway, context.settings.server.idle_timeout
+    return await read_body(exchange, lambda: gateway.budget.holding(_HOLDER), cap=MAX_BODY, patience=patience)
+
+
+def _with(answer: Answer, header: Header) -> Answer:
+    return Answer(
+        status=answer.status,
+        content_type=answer.content_type,
+        body=answer.body,
+        headers=(*answer.headers, header),
+    )

@@ -1,0 +1,213 @@
+"""Authority: who somebody is, whether that still holds, and what they may. One for the process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.auth.caller import Caller
+from app.auth.certificates import Certificates
+from app.auth.jwks import KeySource
+from app.auth.jwt import JwtVerifier
+from app.auth.jwt_refusal import JwtRefused
+from app.auth.lasting import Lasting, Needs
+from app.auth.policy import Policy, claim
+from app.auth.rates import Rates
+from app.auth.sealed import Seal, Sealed, SealError
+from app.auth.sessions import Sessions
+from app.auth.tickets import Tickets
+from app.auth.tokens import Tokens
+from app.config.policy import RuleSettings, claims_in, groups_in
+from app.config.settings import Settings
+from app.domain.errors import InvalidCredentials
+from app.domain.principal import ANONYMOUS, Principal
+from app.telemetry.metrics import Metrics
+from app.wire.keys import derived
+
+#: What is said of credentials that do not hold: never which part of them was nearly right.
+_SENTENCES = {
+    "scheme": "Authorization is `Bearer` and a token",
+    "expired": "the credentials have expired",
+    "revoked": "the credentials have been revoked",
+    "ticket": "this ticket is for something else, was used, or is being used",
+}
+_SENTENCE = "the credentials are not valid here"
+
+
+# Not frozen: that would cost every request as much as its look-up.
+@dataclass(slots=True, kw_only=True)
+class Shown:
+    """The credentials of one request, each None where there are none; `other` is an Authorization of another scheme."""
+
+    bearer: str | None = None
+    session: str | None = None
+    subject: str | None = None
+    other: bool = False
+
+
+class Authority:
+    """`label` tells equal names apart where there is more than one way to be recognised."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = auth = settings.auth
+        limits = settings.limits
+        #: Nobody is asked who they are, and everybody may do everything.
+        self.is_open = auth.is_open
+        #: What somebody may not use is told as if it were not there.
+        self.hides = auth.hide_forbidden
+        self._failures = metrics.auth_failures
+        several = len(auth.mode) > 1
+        self.tokens = (
+            Tokens(auth.tokens_file, _label("token", several)) if auth.tokens_file and auth.uses_tokens else None
+        )
+        self.jwt: JwtVerifier | None = None
+        self._jwt_label = _label("jwt", several)
+        certificates = Certificates(auth.certificate, _label("certificate", several))
+        self._certificates = certificates if "certificate" in auth.mode else None
+        self._seals = {name: Seal(derived(auth.secret, name), name) for name in ("session", "ticket")}
+        self.sessions = Sessions(self._seals["session"])
+        self.tickets = Tickets(self._seals["ticket"])
+        self.lasting = Lasting(self._objection)
+        self.rates = Rates(limits.messages_per_second, limits.bytes_per_second)
+        self.rules: list[RuleSettings] = []
+        self.policy = Policy([])
+        self.adopt(auth.policy)
+
+    def use_keys(self, keys: KeySource) -> None:
+        """JWTs are verified with these; until then nobody is known by one."""
+        if self.settings.jwt is not None:
+            self.jwt = JwtVerifier(self.settings.jwt, keys, label=self._jwt_label.format)
+
+    def adopt(self, rules: list[RuleSettings]) -> None:
+        """This policy from now on; what it does not allow any more ends."""
+        self.rules = rules
+        self.policy = Policy(rules)
+        self.lasting.review()
+
+    # Who somebody is.
+
+    async def identify(self, shown: Shown) -> Principal:
+        """The principal; ANONYMOUS without credentials. Raises InvalidCredentials, KeysUnavailable."""
+        if self.is_open:
+            return ANONYMOUS
+        try:
+            principal = await self._identified(shown)
+        except SealError as error:
+            raise self.refusal(error.reason) from None
+        except JwtRefused as error:
+            raise self.refusal(error.reason) from None
+        self.check(principal)
+        return principal
+
+    async def _identified(self, shown: Shown) -> Principal:
+        if shown.other:
+            raise self.refusal("scheme")
+        if shown.bearer is not None:
+            return await self._of_bearer(shown.bearer)
+        if shown.session is not None:
+            return self._as_now(self.sessions.open(shown.session))
+        if shown.subject is not None and self._certificates is not None:
+            found = self._certificates.find(shown.subject)
+            if found is None:
+                raise self.refusal("unknown")
+            return found
+        return ANONYMOUS
+
+    async def _of_bearer(self, token: str) -> Principal:
+        if self.tokens is not None:
+            found = self.tokens.find(token)
+            if found is not None:
+                return found
+        if self.jwt is None or Tokens.is_one(token):
+            raise self.refusal("unknown")
+        return await self.jwt.verify(token)
+
+    def denied(self, reason: str) -> None:
+        """Count a request that was refused for who it came from."""
+        self._failures.labels(reason).inc()
+
+    def refusal(self, reason: str) -> InvalidCredentials:
+        """Counts it; the error to raise."""
+        self.denied(reason)
+        return InvalidCredentials(_SENTENCES.get(reason, _SENTENCE), reason=reason)
+
+    def check(self, principal: Principal) -> None:
+        """Raises InvalidCredentials where what recognised it does not hold any more."""
+        reason = self._lapse(principal)
+        if reason is not None:
+            raise self.refusal(reason)
+
+    def _lapse(self, principal: Principal) -> str | None:
+        if principal.until is not None and principal.until <= time.time():
+            return "expired"
+        revoked = (
+            (principal.session and self.sessions.has_ended(principal))
+            or (principal.way == "token" and (self.tokens is None or not self.tokens.current(principal.credential)))
+            or (principal.way == "jwt" and (self.jwt is None or not self.jwt.holds(principal)))
+            or (principal.way == "certificate" and self._certificates is None)
+        )
+        return "revoked" if revoked else None
+
+    def _objection(self, principal: Principal, needs: Needs) -> str | None:
+        """Why something that lasts may not go on."""
+        if self.is_open:
+            return None
+        lapse = self._lapse(principal)
+        if lapse is not None:
+            return lapse
+        caller = self.caller(self._as_now(principal), "")
+        return None if all(caller.may(verb, uri) for verb, uri in needs) else "forbidden"
+
+    def caller(self, principal: Principal, address: str) -> Caller:
+        """The principal at an address."""
+        return Caller(self, principal, address)
+
+    def _as_now(self, principal: Principal) -> Principal:
+        """With the groups that the file gives it now: they may be others than when it was recognised, or sealed."""
+        current = self.tokens and self.tokens.current(principal.credential)
+        if not current:
+            return principal
+        if not principal.session:
+            return current
+        groups = principal.groups & current.groups
+        return principal if len(groups) == len(principal.groups) else replace(principal, groups=groups)
+
+    # What is made for browsers.
+
+    def seal(self, purpose: str, principal: Principal, until: float, **more: Any) -> str:  # noqa: ANN401 - JSON
+        """A session or a ticket for this principal, at most as long as its credential; raises TooLarge."""
+        end = until if principal.until is None else min(until, principal.until)
+        return self._seals[purpose].make(
+            principal,
+            until=end,
+            groups=principal.groups & groups_in(self.rules),
+            claims=self._claims(principal),
+            **more,
+        )
+
+    def _claims(self, principal: Principal) -> Mapping[str, Any]:
+        """Those the policy looks at, by the name it has for them."""
+        found = {name: claim(principal, name) for name in claims_in(self.rules)}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def ticket(self, text: str, uris: Sequence[str], *, returning: bool) -> Sealed:
+        """The ticket for this stream; raises InvalidCredentials."""
+        try:
+            ticket = self.tickets.check(text, uris, returning=returning)
+        except SealError as error:
+            raise self.refusal(error.reason) from None
+        self.check(ticket.principal)
+        return replace(ticket, principal=self._as_now(ticket.principal))
+
+    def use(self, ticket: Sealed) -> Callable[[], None]:
+        """Its stream opens; what is returned is for its end. Raises InvalidCredentials, TooManyStreams."""
+        try:
+            return self.tickets.use(ticket)
+        except SealError as error:
+            raise self.refusal(error.reason) from None
+
+
+def _label(way: str, several: bool) -> str:
+    return f"{way}:{{}}" if several else "{}"
