@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +370,6 @@ async def test_the_claim_that_names_the_principal(tmp_path: Path, payload: dict[
 async def test_nothing_of_a_token_is_in_an_error(gateway: JwtVerifier, make: Callable[[], str]) -> None:
     token = make()[:-8]
     with pytest.raises(JwtRefused) as refused:
-        await gateway.verify(FORGER.token())
-    assert str(refused.value) == Reason.SIGNATURE
+        await gateway.verify(token)
+    assert str(refused.value) in set(Reason)
     assert refused.value.__cause__ is None
