@@ -18,6 +18,7 @@ from app.api.front import Front, Refusal
 from app.api.routes import docs, health, metrics
 from app.auth.watch import watching
 from app.config.settings import Settings
+from app.connectors.stomp.resolver import getaddrinfo
 from app.domain.errors import GatewayError, Internal, MethodNotAllowed, NotFound
 from app.gateway.gateway import Gateway
 from app.gateway.reload import Load, Reloader
@@ -77,7 +78,7 @@ def create_app(settings: Settings, load: Load | None = None, files: Sequence[Pat
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: Context = app.state.context
     async with (
-        watching(context.authority, context.metrics, app.state.files, app.state.load),
+        watching(context.authority, context.metrics, app.state.files, app.state.load, getaddrinfo),
         Gateway(context.settings, context.metrics) as gateway,
         _loop_lag(context),
     ):
