@@ -56,7 +56,7 @@ class Identification:
 
 
 def _bearer(authorization: bytes) -> Shown:
-    """RFC 6750 section 2.1; the scheme in any case (RFC 9110 section 11.1). What a token is made of is not our matter."""
+    """RFC 6750 section 2.1, the scheme in any case (RFC 9110 section 11.1). The token is looked at elsewhere."""
     scheme, _, token = authorization.partition(b" ")
     if scheme.lower() != b"bearer" or not token:
         return Shown(other=True)
