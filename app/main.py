@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.context import Context
 from app.api.front import Front, Refusal
+from app.api.management import Management
 from app.api.routes import docs, health, metrics
 from app.config.settings import Settings
 from app.domain.errors import GatewayError, Internal, MethodNotAllowed, NotFound
@@ -58,11 +59,13 @@ def create_app(settings: Settings, load: Load | None = None) -> FastAPI:
 
     `app.state.gateway` is the Gateway while the lifespan runs; `await app.state.gateway_drain()` begins the end:
     not ready, no new work, every stream ends by itself. `await app.state.gateway_reload()` reads the configuration
-    anew with `load`; without one there is nothing to read.
+    anew with `load`; without one there is nothing to read. `app.state.management` is the application of the
+    management port.
     """
     context = Context(settings, Metrics())
     app = GatewayApp(context)
     app.state.load = load
+    app.state.management = Management(context)
     for routes in (health.router(context), metrics.router(context), docs.router(context)):
         app.include_router(routes)
     app.add_exception_handler(HTTPException, _refuse)
