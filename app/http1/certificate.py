@@ -83,6 +83,7 @@ def _misfit(error: ssl.SSLError) -> CertificateError:
     """In words; OpenSSL's reason is one of its constants and holds nothing of the files."""
     if error.reason == "KEY_VALUES_MISMATCH":
         return CertificateError(_KEY, "is not the key of the certificate in server.tls.cert_file")
-    if error.reason is None or "KEY_TOO_SMALL" in error.reason or error.reason == "CA_MD_TOO_WEAK":
-        return CertificateError(_CERT, f"OpenSSL refuses the pair: {error.reason or 'for no reason it names'}")
-    return CertificateError(_KEY, f"holds no PEM key that goes with the certificate ({error.reason})")
+    if error.reason is not None and "TOO_" in error.reason:
+        return CertificateError(_CERT, f"OpenSSL refuses the pair: {error.reason}")
+    # That there is a certificate has been seen.
+    return CertificateError(_KEY, "holds no PEM key that can be read")

@@ -42,6 +42,8 @@ MANAGEMENT_CONNECTIONS = 64
 #: TLS handshakes (count) at the same time, more than the kernel may hand over at once. The oldest makes room for the
 #: next one: who says nothing holds up nobody.
 HANDSHAKES = 4096
+#: Handshakes (count) beyond the connections there may be, of the descriptors that are kept: to tell clients so.
+SPARE_HANDSHAKES = 32
 #: Bytes an endpoint of TLS may be made to say, by a client that does not read, beside what the application says.
 UNASKED_BYTES = 64 << 10
 

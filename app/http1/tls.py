@@ -16,7 +16,7 @@ from typing import Any
 from app.http1.backlog import RECORD, Backlog, Buffer
 from app.http1.deadline import Deadline
 from app.http1.refusal import malformed, message
-from app.http1.rules import HANDSHAKES, LINGER_SECONDS, UNASKED_BYTES, GatewayState
+from app.http1.rules import HANDSHAKES, LINGER_SECONDS, SPARE_HANDSHAKES, UNASKED_BYTES, GatewayState
 from app.http1.sockets import reset
 
 
@@ -58,7 +58,8 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         state = self._state
         state.handshakes[self] = self._give_way
         self._deadline.start(state.rules.header_timeout)
-        while len(state.handshakes) > min(HANDSHAKES, max(state.rules.connections - len(state.connections), 0)):
+        room = max(state.rules.connections + SPARE_HANDSHAKES - len(state.connections), 0)
+        while len(state.handshakes) > min(HANDSHAKES, room):
             next(iter(state.handshakes.values()))()
 
     def data_received(self, data: bytes) -> None:
