@@ -39,9 +39,9 @@ FAREWELL_SECONDS = 0.25
 STALL_GRACE = 1.0
 #: Connections (count) to the management port: probes and scrapers, and none of the places of clients.
 MANAGEMENT_CONNECTIONS = 64
-#: TLS handshakes (count) at the same time, more than the kernel may hand over at once. The oldest makes room for the
-#: next one: who says nothing holds up nobody.
-HANDSHAKES = 4096
+#: TLS handshakes (count) at the same time, each of up to 52 KiB (measured): more than the kernel hands over at once.
+#: The oldest makes room for the next one, so that who says nothing holds up nobody.
+HANDSHAKES = 2560
 #: Handshakes (count) beyond the connections there may be, of the descriptors that are kept: to tell clients so.
 SPARE_HANDSHAKES = 32
 #: Bytes an endpoint of TLS may be made to say, by a client that does not read, beside what the application says.
