@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from app.auth.token_file import TokenEntry, change_tokens, hash_of, new_token  # noqa: E402
+from app.auth.token_change import change_tokens  # noqa: E402
+from app.auth.token_file import TokenEntry, hash_of, new_token  # noqa: E402
 
 CONNECTIONS = 32
 #: Rules before the one that allows.

@@ -37,7 +37,7 @@ class Policy:
     """Decides for one list of rules. A decision is remembered for a principal's object, which never changes."""
 
     def __init__(self, rules: Sequence[RuleSettings]) -> None:
-        self._rules = [Rule(number, each) for number, each in enumerate(rules, 1)]
+        self.rules = [Rule(number, each) for number, each in enumerate(rules, 1)]
         self.rule = lru_cache(DECISIONS)(self._rule)
         self.sees_service = lru_cache(DECISIONS)(self._sees_service)
 
@@ -59,7 +59,7 @@ class Policy:
         return any(True for _ in self._of(principal, verb))
 
     def _of(self, principal: Principal, verb: Verb) -> Iterator[Rule]:
-        for rule in self._rules:
+        for rule in self.rules:
             if verb in rule.settings.allow and any(is_meant(word, principal) for word in rule.settings.principals):
                 yield rule
 
