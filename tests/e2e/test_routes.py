@@ -78,7 +78,9 @@ async def _ask(served: Served, method: str, target: str, *headers: str) -> Said:
     lines = [f"{method} {target} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *headers, "", ""]
     head, _, body = (await served.raw("\r\n".join(lines).encode())).partition(b"\r\n\r\n")
     first, *rest = head.decode().split("\r\n")
-    return Said(int(first.split()[1]), {name: value for name, _, value in (line.partition(": ") for line in rest)}, body)
+    return Said(
+        int(first.split()[1]), {name: value for name, _, value in (line.partition(": ") for line in rest)}, body
+    )
 
 
 def _paths(app: FastAPI) -> set[str]:
@@ -210,7 +212,7 @@ def _odd(target: str, root: str, method: str) -> set[int]:
     paths = {path, path.removeprefix(root) or "/", root + path}
     if paths & OPEN_PAGES:
         return {200 if method in READING else 405}
-    if ("DELETE", "/session") == (method, path.removeprefix(root)):
+    if (method, path.removeprefix(root)) == ("DELETE", "/session"):
         return {400}
     return {401, 404} if any(each.startswith("/docs/") for each in paths) else {401}
 
