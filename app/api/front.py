@@ -54,7 +54,7 @@ VERBS = {
     Kind.NACK: Verb.TAKE,
     Kind.RENEW: Verb.TAKE,
 }
-#: Pages that everybody may see. They hold nothing of what is configured.
+#: Pages that everybody may see. Of what is configured they tell the names of services and the state of their links.
 OPEN_PAGES = frozenset({"/", "/docs", "/openapi.json", "/health/live", "/health/ready"})
 #: Files of these pages lie below.
 OPEN_FOLDERS = ("/docs/",)
