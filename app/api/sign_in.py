@@ -120,9 +120,10 @@ class Ticket:
                 raise InvalidParameter('a body is {"uris": ["service::Topics::name", ...]}')
             texts += listed
         most = self._context.settings.limits.uris_per_stream
-        if not 1 <= len(texts) <= most:
-            raise bad_parameter(URI, f"names 1 to {most} destinations, and here {len(texts)}")
-        return list(dict.fromkeys(MqUri.parse(text) for text in texts))
+        asked_for = dict.fromkeys(texts)
+        if not 1 <= len(asked_for) <= most:
+            raise bad_parameter(URI, f"names 1 to {most} destinations, and here {len(asked_for)}")
+        return list(dict.fromkeys(MqUri.parse(text) for text in asked_for))
 
 
 def is_loopback(address: str) -> bool:

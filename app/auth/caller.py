@@ -83,6 +83,11 @@ class Caller:
             self._rights.denied("missing")
             raise Unauthenticated(_WHO)
 
+    def require_meant(self) -> None:
+        """Raises Unauthenticated where nobody knows who it is, and no rule is about such."""
+        if not self._rights.policy.means_anonymous:
+            self.require_known()
+
     def sees(self, uri: MqUri) -> bool:
         """Whether it may look at this destination."""
         return self.may(Verb.LOOK, uri)

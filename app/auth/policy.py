@@ -38,6 +38,8 @@ class Policy:
 
     def __init__(self, rules: Sequence[RuleSettings]) -> None:
         self.rules = [Rule(number, each) for number, each in enumerate(rules, 1)]
+        #: Whether any rule is about those who show no credentials.
+        self.means_anonymous = any(ANONYMOUS_NAME in rule.principals for rule in rules)
         self.rule = lru_cache(DECISIONS)(self._rule)
         self.sees_service = lru_cache(DECISIONS)(self._sees_service)
 
