@@ -40,6 +40,8 @@ class Watch:
 
     def __init__(self, watched: Iterable[Watched], metrics: Metrics) -> None:
         self._watched = {each: _stamps(each.paths) for each in watched}
+        #: What could not be read, and what was said of it.
+        self._failing: dict[Watched, str] = {}
         self._success = metrics.config_reload_success
 
     async def run(self) -> None:
@@ -50,35 +52,44 @@ class Watch:
             looking = asyncio.ensure_future(asyncio.to_thread(self._look))
             while not (await asyncio.wait({looking}, timeout=SLOW_SECONDS))[0]:
                 logger.error("the file system does not answer: tokens, keys and policy cannot be read again")
-            for apply in looking.result():
-                apply()
+            try:
+                for apply in looking.result():
+                    apply()
+            except Exception:
+                logger.exception("what was read again could not be taken over")
 
     def _look(self) -> list[Callable[[], None]]:
         """What is to be done on the loop, of everything that has changed."""
         news = []
         for each, before in self._watched.items():
             now = _stamps(each.paths)
-            if now != before:
+            # What could not be read is tried again though nothing has changed: for want of a descriptor, say.
+            if now != before or each in self._failing:
                 self._watched[each] = now
-                news.append(self._read(each))
+                news.append(self._read(each, anew=now != before))
         return news
 
-    def _read(self, watched: Watched) -> Callable[[], None]:
+    def _read(self, watched: Watched, *, anew: bool) -> Callable[[], None]:
         try:
             adopt = watched.read()
-        except (TokenFileError, ConfigError, OSError, ValueError) as error:
-            return partial(self._complain, watched.what, str(error))
+        except (TokenFileError, ConfigError, OSError, ValueError, RecursionError) as error:
+            return partial(self._complain, watched, str(error), anew=anew)
 
         def apply() -> None:
             adopt()
-            self._success.set(1)
+            self._failing.pop(watched, None)
+            if not self._failing:
+                self._success.set(1)
             logger.info("%s was read again", watched.what)
 
         return apply
 
-    def _complain(self, what: str, why: str) -> None:
+    def _complain(self, watched: Watched, why: str, *, anew: bool) -> None:
+        """Once for each content, not each second."""
         self._success.set(0)
-        logger.error("%s stays as it was: %s", what, "; ".join(why.splitlines()))
+        if anew or self._failing.get(watched) != why:
+            logger.error("%s stays as it was: %s", watched.what, "; ".join(why.splitlines()))
+        self._failing[watched] = why
 
 
 def _stamps(paths: Iterable[Path]) -> tuple[Stamp, ...]:
@@ -101,6 +112,8 @@ def token_file(authority: Authority) -> Iterable[Watched]:
 
     def read() -> Callable[[], None]:
         entries = tokens.read()
+        if not entries and not tokens.path.stat().st_size:
+            raise TokenFileError(f"{tokens.path}: empty, as if it were being written")
 
         def adopt() -> None:
             tokens.adopt(entries)
@@ -128,13 +141,14 @@ async def watching(
     authority: Authority, metrics: Metrics, files: Sequence[Path], load: Callable[[], Loaded] | None
 ) -> AsyncIterator[None]:
     """Read what there is, and watch it for the length of the block. Raises nothing: who cannot be known stays out."""
+    # Before they are read: a change meanwhile is one to be read.
+    watch = Watch([*token_file(authority), *policy(authority, tuple(files), load)], metrics)
     tokens = authority.tokens
     if tokens is not None:
         try:
             tokens.adopt(await asyncio.to_thread(tokens.read))
         except TokenFileError as error:
             logger.error("nobody is known by a token: %s", error)  # noqa: TRY400 - the operator's to mend
-    watch = Watch([*token_file(authority), *policy(authority, tuple(files), load)], metrics)
     tasks = [asyncio.create_task(watch.run(), name="auth-watch")]
     try:
         yield
