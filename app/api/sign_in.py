@@ -129,9 +129,11 @@ class Ticket:
 def is_loopback(address: str) -> bool:
     """Whether a client there is on this machine."""
     try:
-        return ip_address(address).is_loopback
+        found = ip_address(address)
     except ValueError:
         return False
+    # As a socket for both families tells of an IPv4 address.
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def check_sealable(exchange: Exchange) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from app.auth.caller import Caller
@@ -34,6 +35,8 @@ _SENTENCES = {
     "ticket": "this ticket is for something else, was used, or is being used",
 }
 _SENTENCE = "the credentials are not valid here"
+#: Principals (count) of sessions whose token has lost a group since.
+_NARROWED = 4096
 
 
 # Not frozen: that would cost every request as much as its look-up.
@@ -69,7 +72,7 @@ class Authority:
         self._seals = {name: Seal(derived(auth.secret, name), name) for name in ("session", "ticket")}
         self.sessions = Sessions(self._seals["session"])
         self.tickets = Tickets(self._seals["ticket"])
-        self.lasting = Lasting(self._objection)
+        self.lasting = Lasting(self._objection, self._until)
         self.rates = Rates(limits.messages_per_second, limits.bytes_per_second)
         self.rules: list[RuleSettings] = []
         self.policy = Policy([])
@@ -135,15 +138,32 @@ class Authority:
             raise self.refusal(reason)
 
     def _lapse(self, principal: Principal) -> str | None:
-        if principal.until is not None and principal.until <= time.time():
+        until = self._until(principal)
+        if until is not None and until <= time.time():
             return "expired"
-        revoked = (
-            (principal.session and self.sessions.has_ended(principal))
-            or (principal.way == "token" and (self.tokens is None or not self.tokens.current(principal.credential)))
-            or (principal.way == "jwt" and (self.jwt is None or not self.jwt.holds(principal)))
-            or (principal.way == "certificate" and self._certificates is None)
+        if principal.session and self.sessions.has_ended(principal):
+            return "revoked"
+        return None if self._is_current(principal) else "revoked"
+
+    def _is_current(self, principal: Principal) -> bool:
+        """Whether it would be recognised again, and as the same."""
+        match principal.way:
+            case "token":
+                current = None if self.tokens is None else self.tokens.current(principal.credential)
+                return current is not None and current.name == principal.name
+            case "jwt":
+                return self.jwt is not None and self.jwt.holds(principal)
+            case "certificate":
+                return self._certificates is not None and self._certificates.has(principal)
+        return True
+
+    def _until(self, principal: Principal) -> float | None:
+        """When its credential ends; the file of tokens may say another time now than when it was recognised."""
+        current = (
+            self.tokens.current(principal.credential) if principal.way == "token" and self.tokens is not None else None
         )
-        return "revoked" if revoked else None
+        ends = [one.until for one in (principal, current) if one is not None and one.until is not None]
+        return min(ends, default=None)
 
     def _objection(self, principal: Principal, needs: Needs) -> str | None:
         """Why something that lasts may not go on."""
@@ -166,8 +186,7 @@ class Authority:
             return principal
         if not principal.session:
             return current
-        groups = principal.groups & current.groups
-        return principal if len(groups) == len(principal.groups) else replace(principal, groups=groups)
+        return principal if principal.groups <= current.groups else _narrowed(principal, current.groups)
 
     # What is made for browsers.
 
@@ -179,6 +198,7 @@ class Authority:
             until=end,
             groups=principal.groups & groups_in(self.rules),
             claims=self._claims(principal),
+            session=principal.session,  # what a session lets somebody open ends with it
             **more,
         )
 
@@ -196,12 +216,18 @@ class Authority:
         self.check(ticket.principal)
         return replace(ticket, principal=self._as_now(ticket.principal))
 
-    def use(self, ticket: Sealed) -> Callable[[], None]:
-        """Its stream opens; what is returned is for its end. Raises InvalidCredentials, TooManyStreams."""
+    def use(self, ticket: Sealed) -> Callable[[bool], None]:
+        """Its stream opens; what is returned is for its end, as of Tickets. Raises as they do, InvalidCredentials."""
         try:
             return self.tickets.use(ticket)
         except SealError as error:
             raise self.refusal(error.reason) from None
+
+
+@lru_cache(_NARROWED)
+def _narrowed(principal: Principal, groups: frozenset[str]) -> Principal:
+    """With no other groups than these; one value each time, by which decisions are remembered."""
+    return replace(principal, groups=principal.groups & groups)
 
 
 def _label(way: str, several: bool) -> str:

@@ -46,6 +46,8 @@ class Watch:
     def __init__(self, watched: Iterable[Watched], metrics: Metrics) -> None:
         #: As they were when they were read last; at first they never were.
         self._watched: dict[Watched, tuple[Stamp, ...]] = dict.fromkeys(watched, ())
+        #: What could not be read, and what was said of it.
+        self._failing: dict[Watched, str] = {}
         self._success = metrics.config_reload_success
 
     async def run(self) -> None:
@@ -60,36 +62,45 @@ class Watch:
         looking = asyncio.ensure_future(asyncio.to_thread(self._look))
         while not (await asyncio.wait({looking}, timeout=SLOW_SECONDS))[0]:
             logger.error("the file system does not answer: tokens, keys and policy cannot be read again")
-        for apply in looking.result():
-            apply()
+        try:
+            for apply in looking.result():
+                apply()
+        except Exception:
+            logger.exception("what was read again could not be taken over")
 
     def _look(self) -> list[Callable[[], None]]:
         """What is to be done on the loop, of everything that has changed."""
         news = []
         for each, before in self._watched.items():
             now = _stamps(each.paths)
-            if now != before:
+            # What could not be read is tried again though nothing has changed: for want of a descriptor, say.
+            if now != before or each in self._failing:
                 self._watched[each] = now
-                news.append(self._read(each))
+                news.append(self._read(each, anew=now != before))
         return news
 
-    def _read(self, watched: Watched) -> Callable[[], None]:
+    def _read(self, watched: Watched, *, anew: bool) -> Callable[[], None]:
         try:
             adopt = watched.read()
-        except (TokenFileError, ConfigError, OSError, ValueError) as error:
-            return partial(self._complain, watched.what, str(error))
+        except (TokenFileError, ConfigError, OSError, ValueError, RecursionError) as error:
+            return partial(self._complain, watched, str(error), anew=anew)
 
         def apply() -> None:
-            self._success.set(1)
+            self._failing.pop(watched, None)
+            if not self._failing:
+                self._success.set(1)
             if adopt is not None:
                 adopt()
                 logger.info("%s was read again", watched.what)
 
         return apply
 
-    def _complain(self, what: str, why: str) -> None:
+    def _complain(self, watched: Watched, why: str, *, anew: bool) -> None:
+        """Once for each content, not each second."""
         self._success.set(0)
-        logger.error("%s stays as it was: %s", what, "; ".join(why.splitlines()))
+        if anew or self._failing.get(watched) != why:
+            logger.error("%s stays as it was: %s", watched.what, "; ".join(why.splitlines()))
+        self._failing[watched] = why
 
 
 def _stamps(paths: Iterable[Path]) -> tuple[Stamp, ...]:
@@ -112,6 +123,8 @@ def token_file(authority: Authority) -> Iterable[Watched]:
 
     def read() -> Callable[[], None]:
         entries = tokens.read()
+        if not entries and not tokens.path.stat().st_size:
+            raise TokenFileError(f"{tokens.path}: empty, as if it were being written")
 
         def adopt() -> None:
             tokens.adopt(entries)
