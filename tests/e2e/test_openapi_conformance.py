@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from app.auth.token_file import TokenEntry, change_tokens, hash_of, new_token
+from app.auth.token_change import change_tokens
+from app.auth.token_file import TokenEntry, hash_of, new_token
 from tests.brokers.process import free_port
 from tests.e2e.http_client import Sse
 from tests.e2e.live_gateway import ROOT, LiveGateway, running, write_config

@@ -20,7 +20,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from app.api.openapi import document
 from app.api.paths import METHODS
-from app.auth.token_file import TokenEntry, change_tokens, hash_of, new_token
+from app.auth.token_change import change_tokens
+from app.auth.token_file import TokenEntry, hash_of, new_token
 from tests.e2e.http_gateway import Served, serving
 from tests.routes import PATHS
 
