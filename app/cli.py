@@ -23,6 +23,8 @@ from app.config.loader import Loaded, check_exposure, load_settings
 from app.config.settings import Settings
 from app.connectors.catalog import UnknownConnectorError, connector_class
 from app.gateway.probe import probe
+from app.http1.certificate import CertificateError
+from app.http1.certificate import load as load_certificate
 from app.main import create_app
 from app.server import run
 from app.telemetry.logs import configure
@@ -136,6 +138,11 @@ def _load(files: list[Path], overrides: Mapping[str, object]) -> Loaded:
             connector_class(service.mq_type)
         except UnknownConnectorError as error:
             problems.append(Problem(str(error), f"services.{name}.mq_type"))
+    if loaded.settings.server.tls.is_on:
+        try:
+            load_certificate(loaded.settings.server.tls)
+        except CertificateError as error:
+            problems.append(Problem(error.reason, error.option))
     if problems:
         raise ConfigError(problems)
     return loaded

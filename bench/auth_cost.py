@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import statistics
 import sys
@@ -35,7 +34,6 @@ CONNECTIONS = 32
 #: Rules before the one that allows.
 RULES = 50
 BODY = json.dumps({"JobID": 123456, "Status": "Running", "Site": "LCG.IN2P3.fr", "Text": "x" * 160}).encode()
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -51,9 +49,9 @@ class Subject:
     rates: list[float] = field(default_factory=list)
 
     def cpu(self) -> float:
-        """Processor time so far, in seconds."""
-        parts = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(parts[11]) + int(parts[12])) / _TICK
+        """Processor time of all its threads so far, in seconds (proc(5), schedstat: nanoseconds on a processor)."""
+        threads = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
 async def post(subject: Subject, path: str, count: int, connections: int) -> None:
@@ -208,11 +206,10 @@ def report(subjects: list[Subject]) -> None:
     base = subjects[0]
     print(f"{'':8}{'us/publish':>12}{'ratio':>8}{'us/event':>12}{'ratio':>8}{'publishes/s':>14}")
     for subject in subjects:
-        print(
-            f"{subject.name:8}{statistics.median(subject.publish[1:]):12.1f}{ratio(subject, base, lambda s: s.publish):8.3f}"
-            f"{statistics.median(subject.event[1:]):12.2f}{ratio(subject, base, lambda s: s.event):8.3f}"
-            f"{statistics.median(subject.rates[1:]):14.0f}"
-        )
+        publish, event = statistics.median(subject.publish[1:]), statistics.median(subject.event[1:])
+        ratios = ratio(subject, base, lambda one: one.publish), ratio(subject, base, lambda one: one.event)
+        rate = statistics.median(subject.rates[1:])
+        print(f"{subject.name:8}{publish:12.1f}{ratios[0]:8.3f}{event:12.2f}{ratios[1]:8.3f}{rate:14.0f}")
 
 
 def ratio(subject: Subject, base: Subject, of: Callable[[Subject], list[float]]) -> float:

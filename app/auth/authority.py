@@ -92,20 +92,24 @@ class Authority:
         """The principal; ANONYMOUS without credentials. Raises InvalidCredentials, KeysUnavailable."""
         if self.is_open:
             return ANONYMOUS
-        try:
-            principal = await self._identified(shown)
-        except SealError as error:
-            raise self.refusal(error.reason) from None
-        except JwtRefused as error:
-            raise self.refusal(error.reason) from None
+        token = shown.bearer
+        principal = None if token is None or self.tokens is None else self.tokens.find(token)
+        if principal is None:
+            try:
+                principal = await self._identified(shown)
+            except (SealError, JwtRefused) as error:
+                raise self.refusal(error.reason) from None
         self.check(principal)
         return principal
 
     async def _identified(self, shown: Shown) -> Principal:
+        """By anything but a token of ours."""
         if shown.other:
             raise self.refusal("scheme")
         if shown.bearer is not None:
-            return await self._of_bearer(shown.bearer)
+            if self.jwt is None or Tokens.is_one(shown.bearer):
+                raise self.refusal("unknown")
+            return await self.jwt.verify(shown.bearer)
         if shown.session is not None:
             return self._as_now(self.sessions.open(shown.session))
         if shown.subject is not None and self._certificates is not None:
@@ -114,15 +118,6 @@ class Authority:
                 raise self.refusal("unknown")
             return found
         return ANONYMOUS
-
-    async def _of_bearer(self, token: str) -> Principal:
-        if self.tokens is not None:
-            found = self.tokens.find(token)
-            if found is not None:
-                return found
-        if self.jwt is None or Tokens.is_one(token):
-            raise self.refusal("unknown")
-        return await self.jwt.verify(token)
 
     def denied(self, reason: str) -> None:
         """Count a request that was refused for who it came from."""

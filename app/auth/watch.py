@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from app.auth.authority import Authority
-from app.auth.jwks import JwksFile, JwksUrl, open_keys
+from app.auth.jwks import JwksFile, JwksUrl, LookUp, open_keys
+from app.auth.jwks_fetch import look_up
 from app.auth.token_file import TokenFileError
 from app.config.errors import ConfigError
 from app.config.loader import Loaded
@@ -152,16 +153,23 @@ def policy(authority: Authority, files: tuple[Path, ...], load: Callable[[], Loa
 
 @contextlib.asynccontextmanager
 async def watching(
-    authority: Authority, metrics: Metrics, files: Sequence[Path], load: Callable[[], Loaded] | None
+    authority: Authority,
+    metrics: Metrics,
+    files: Sequence[Path],
+    load: Callable[[], Loaded] | None,
+    look_up: LookUp = look_up,
 ) -> AsyncIterator[None]:
-    """Read what there is, and watch it for the length of the block. Raises nothing: who cannot be known stays out."""
+    """Read what there is, and watch it for the length of the block. Raises nothing: who cannot be known stays out.
+
+    `look_up` finds the addresses of an issuer.
+    """
     watched = (*token_file(authority), *key_file(authority), *policy(authority, tuple(files), load))
     watch = Watch(watched, metrics)
     await watch.look()
     tasks = [asyncio.create_task(watch.run(), name="auth-watch")]
     jwt = authority.settings.jwt
     if jwt is not None and jwt.jwks_file is None and authority.settings.uses_jwt:
-        keys = open_keys(jwt, metrics, on_change=authority.lasting.review)
+        keys = open_keys(jwt, metrics, look_up=look_up, on_change=authority.lasting.review)
         authority.use_keys(keys)
         if isinstance(keys, JwksUrl):
             tasks.append(asyncio.create_task(keys.run(), name="jwks"))

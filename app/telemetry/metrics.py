@@ -116,6 +116,12 @@ class Metrics:
         )
 
     def _process(self) -> None:
+        self.refused_connections = self._counter(
+            "refused_connections_total", "Connections and requests that never got to the application.", "reason"
+        )
+        self.certificate_expiry = self._gauge(
+            "certificate_expiry_seconds", "When the certificate of the gateway's own HTTPS ends, in Unix time; 0: none."
+        )
         self.loop_lag_seconds = self._gauge(
             "loop_lag_seconds", "How late the loop woke a timer, in seconds, worst of the last interval."
         )

@@ -48,7 +48,7 @@ class LiveGateway:
         """Wait for the line that says where it listens."""
         assert self.popen.stdout is not None
         line = self.popen.stdout.readline().decode()
-        assert re.search(rf"http://127\.0\.0\.1:{self.port}", line), f"{line}{self.log.read_text()}"
+        assert re.search(rf"https?://127\.0\.0\.1:{self.port}", line), f"{line}{self.log.read_text()}"
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.popen.send_signal(number)

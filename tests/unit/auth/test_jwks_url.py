@@ -132,6 +132,7 @@ ANSWERS: dict[str, tuple[bytes, str]] = {
     "no usable key": (response(document(ONE.jwk(use="enc"))), "nonsense"),
     "no key": (response(document()), "nonsense"),
     "too many keys": (response(document(*[ONE.jwk(kid=str(number)) for number in range(65)])), "too_large"),
+    "too many pieces": (CHUNKED + b"1\r\n \r\n" * 3000 + b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD), GOOD), "too_large"),
     "too long": (response(GOOD.ljust(300_000)), "too_large"),
 }
 
