@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 
 from app.auth.sessions import COOKIE
-from app.auth.token_file import TokenEntry, change_tokens, hash_of, new_token
+from app.auth.token_change import change_tokens
+from app.auth.token_file import TokenEntry, hash_of, new_token
 
 #: Seconds within which what was revoked has ended.
 REVOKED_WITHIN = 5.0

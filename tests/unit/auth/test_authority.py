@@ -132,20 +132,20 @@ async def test_what_ends_a_session(metrics: Metrics, callers: Callers) -> None:
 async def test_groups_are_those_of_the_file(metrics: Metrics, callers: Callers) -> None:
     token = callers.add("dave", "readers", "others")
     authority = _authority(metrics, callers, policy=READERS)
-    session = await authority.identify(Shown(session=await _session(authority, token)))
+    shown = (Shown(session=await _session(authority, token)), Shown(bearer=token))
+    session = await authority.identify(shown[0])
     assert session.groups == {"readers"}, "of what the policy does not name nothing is told"
     assert authority.caller(session, "").may(Verb.SUBSCRIBE, NEWS)
-    bearer = await authority.identify(Shown(bearer=token))
     callers.change("dave", groups=("others",))
     _read(authority)
-    for principal in (session, bearer):
-        caller = authority.caller(principal, "")
-        assert not caller.may(Verb.SUBSCRIBE, NEWS)
-        assert caller.principal is authority.caller(principal, "").principal, "one value, by which is remembered"
+    for each in shown:
+        principal = await authority.identify(each)
+        assert not authority.caller(principal, "").may(Verb.SUBSCRIBE, NEWS)
+        assert principal is await authority.identify(each), "one value, by which is remembered"
     callers.change("dave", groups=("readers", "more"))
     _read(authority)
-    for principal in (session, bearer):
-        assert authority.caller(principal, "").may(Verb.SUBSCRIBE, NEWS)
+    for each in shown:
+        assert authority.caller(await authority.identify(each), "").may(Verb.SUBSCRIBE, NEWS)
 
 
 async def test_a_session_tells_the_claims_that_the_policy_looks_at(metrics: Metrics, callers: Callers) -> None:

@@ -184,7 +184,7 @@ async def test_without_a_file_nobody_is_known_until_there_is_one(
     callers.path.unlink()
     authority = Authority(_settings(callers), metrics)
     async with watching(authority, metrics, (), None):
-        assert "nobody is known" in caplog.text
+        assert "there is no such file" in caplog.text
         Callers(tmp_path).add("alice")
         await _until(lambda: len(authority.tokens or ()) == 1)
 
@@ -195,9 +195,10 @@ async def test_the_policy_is_taken_over_and_nothing_else(metrics: Metrics, tmp_p
     config.write_text("a")
     settings = _settings(callers)
     authority = Authority(settings, metrics)
-    later = _settings(callers, policy=POLICY[:1], hide_forbidden=True)
-    async with watching(authority, metrics, (config,), lambda: Loaded(later, ())):
+    written = [settings, _settings(callers, policy=POLICY[:1], hide_forbidden=True)]
+    async with watching(authority, metrics, (config,), lambda: Loaded(written[0], ())):
         policy = authority.policy
+        del written[0]
         config.write_text("another")
         await _until(lambda: authority.policy is not policy)
         assert not authority.hides
