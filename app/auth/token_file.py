@@ -6,15 +6,13 @@ would make every request as slow.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,11 +27,20 @@ MAX_BYTES = 16 << 20
 MAX_TOKENS = 50_000
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+#: Bytes of a group's name, and groups (count) of a token.
+_MAX_GROUP, _MAX_GROUPS = 255, 64
+#: Unix time of the years that can be written: 1970 to 9999.
+_LAST = 253_402_300_800
 _MEMBERS = frozenset({"name", "principal", "hash", "groups", "created_at", "expires_at"})
 
 
 class TokenFileError(Exception):
     """The file cannot be used; `str()` says why, without anything that is in it."""
+
+
+class NoTokenFileError(TokenFileError):
+    """There is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +51,12 @@ class TokenEntry:
     principal: str
     hash: str
     groups: tuple[str, ...] = ()
-    created_at: float = 0.0
+    created_at: float | None = None
     expires_at: float | None = None
+
+    def has_expired(self, now: float) -> bool:
+        """Whether it is good no more at this Unix time."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
 def new_token() -> str:
@@ -60,30 +71,42 @@ def hash_of(token: str) -> str:
 
 def entry_json(entry: TokenEntry) -> dict[str, Any]:
     """An entry as it stands in the file."""
-    members: dict[str, Any] = {"name": entry.name, "hash": entry.hash, "created_at": _text(entry.created_at)}
+    members: dict[str, Any] = {"name": entry.name, "hash": entry.hash}
     if entry.principal != entry.name:
         members["principal"] = entry.principal
     if entry.groups:
         members["groups"] = list(entry.groups)
-    if entry.expires_at is not None:
-        members["expires_at"] = _text(entry.expires_at)
-    return members
+    times = (("created_at", entry.created_at), ("expires_at", entry.expires_at))
+    return members | {name: time_text(time) for name, time in times if time is not None}
+
+
+def file_text(entries: Sequence[TokenEntry]) -> bytes:
+    """A file with these entries; raises TokenFileError where they make none that could be read again."""
+    text = json.dumps({"tokens": [entry_json(each) for each in entries]}, indent=2, ensure_ascii=False)
+    data = text.encode(errors="surrogatepass") + b"\n"
+    parse_tokens("the changed file", data)
+    return data
 
 
 def read_tokens(path: Path) -> list[TokenEntry]:
-    """All entries; raises TokenFileError, also where there is no file."""
+    """All entries; raises NoTokenFileError where there is no file, TokenFileError where it cannot be used."""
     try:
-        with path.open("rb") as file:
+        # Nobody may ever write into a pipe; to open one must not wait for that.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise TokenFileError(f"{path}: is not a regular file")
             data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise NoTokenFileError(f"{path}: there is no such file; `mq-gateway token new NAME` makes it") from None
     except OSError as error:
         raise TokenFileError(f"{path}: {error.strerror or type(error).__name__}") from None
-    if len(data) > MAX_BYTES:
-        raise TokenFileError(f"{path}: larger than {MAX_BYTES} bytes")
     return parse_tokens(str(path), data)
 
 
 def parse_tokens(source: str, data: bytes) -> list[TokenEntry]:
     """The entries in the text of a file; raises TokenFileError with the number of the entry, from 1 on."""
+    if len(data) > MAX_BYTES:
+        raise TokenFileError(f"{source}: larger than {MAX_BYTES} bytes")
     try:
         found = json.loads(data or b'{"tokens": []}')
     except (ValueError, RecursionError):
@@ -99,85 +122,61 @@ def parse_tokens(source: str, data: bytes) -> list[TokenEntry]:
 
 
 def _entry(place: str, value: object) -> TokenEntry:
-    if not isinstance(value, dict) or not value.keys() <= _MEMBERS:
+    if not isinstance(value, dict):
+        raise TokenFileError(f"{place}: is not an object")
+    if not value.keys() <= _MEMBERS:
         raise TokenFileError(f"{place}: has members other than {', '.join(sorted(_MEMBERS))}")
-    name, digest, groups = value.get("name"), value.get("hash"), value.get("groups", [])
-    principal = value.get("principal", name)
-    if not isinstance(name, str) or not isinstance(principal, str):
-        raise TokenFileError(f"{place}: has no name")
+    name, digest = value.get("name"), value.get("hash")
     if not isinstance(digest, str) or not _HASH.fullmatch(digest):
         raise TokenFileError(f"{place}: its hash is not sha256: and 64 hexadecimal digits")
-    if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
-        raise TokenFileError(f"{place}: groups are a list of texts")
     try:
-        check_principal(name)
-        check_principal(principal)
-        created, expires = _time(value.get("created_at")) or 0.0, _time(value.get("expires_at"))
+        return TokenEntry(
+            name=_name(name),
+            principal=_name(value.get("principal", name)),
+            hash=digest,
+            groups=_groups(value.get("groups", [])),
+            created_at=_time(value.get("created_at")),
+            expires_at=_time(value.get("expires_at")),
+        )
     except ValueError as error:
         raise TokenFileError(f"{place}: {error}") from None
-    return TokenEntry(
-        name=name, principal=principal, hash=digest, groups=tuple(groups), created_at=created, expires_at=expires
-    )
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("name and principal are texts, and a name there must be")  # noqa: TRY004 - of a file
+    return check_principal(value)
+
+
+def _groups(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > _MAX_GROUPS:
+        raise ValueError(f"groups are a list of at most {_MAX_GROUPS} texts")
+    return tuple(check_group(group) for group in value)
+
+
+def check_group(value: object) -> str:
+    """A group's name, which a policy writes after `group:`; raises ValueError with the rule."""
+    if isinstance(value, str) and value.isprintable() and 0 < len(value.encode()) <= _MAX_GROUP:
+        return value
+    raise ValueError(f"a group has 1 to {_MAX_GROUP} bytes without control characters")
 
 
 def _time(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        try:
-            when = datetime.fromisoformat(value)
-        except ValueError:
-            when = None
-        if when is not None and when.tzinfo is not None:
-            return when.timestamp()
-    raise ValueError("times are RFC 3339, such as 2030-01-02T03:04:05Z")
+    return None if value is None else parse_time(value)
 
 
-def _text(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def change_tokens(path: Path, change: Callable[[list[TokenEntry]], Sequence[TokenEntry]]) -> None:
-    """Replace the file by what `change` makes of its entries, none where there is no file yet.
-
-    One writer at a time; readers see the old file or the new one, which only its owner can read. Raises
-    TokenFileError, and what `change` raises, and then nothing has changed.
-    """
+def parse_time(value: object) -> float:
+    """Unix time of a time of RFC 3339; raises ValueError with an example."""
     try:
-        with _locked(path.parent):
-            before = read_tokens(path) if path.exists() else []
-            _replace(path, change(before))
-    except OSError as error:
-        raise TokenFileError(f"{path}: {error.strerror or type(error).__name__}") from None
+        # Python would take the date alone, and other separators than the T.
+        when = datetime.fromisoformat(value.upper()) if isinstance(value, str) and _TIME.fullmatch(value) else None
+    except ValueError:
+        when = None
+    if when is None or not 0 <= when.timestamp() < _LAST:
+        raise ValueError("times are RFC 3339, such as 2030-01-02T03:04:05Z")
+    return when.timestamp()
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The folder's lock: that of the file itself would go with the file."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _replace(path: Path, entries: Sequence[TokenEntry]) -> None:
-    text = json.dumps({"tokens": [entry_json(each) for each in entries]}, indent=2, ensure_ascii=False) + "\n"
-    path = path.resolve()  # a link stays one
-    other = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    before = path.stat() if path.exists() else None
-    descriptor = os.open(other, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            if before is not None:  # whoever could read it still can
-                os.fchmod(file.fileno(), before.st_mode & 0o777)
-                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        other.replace(path)
-    except BaseException:
-        other.unlink(missing_ok=True)
-        raise
+def time_text(seconds: float) -> str:
+    """Unix time as RFC 3339 has it, in UTC; with a fraction of a second only where there is one."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
