@@ -41,8 +41,9 @@ EXPOSE 8080
 # The drain of the gateway begins with it.
 STOPSIGNAL SIGTERM
 # Alive, not ready: a broker that is down is no reason to restart the gateway. Name the port in
-# MQ_GATEWAY_SERVER__PORT where it is another one.
+# MQ_GATEWAY_SERVER__PORT where it is another one, or that of server.management, which speaks plain HTTP also where
+# the gateway speaks HTTPS, in MQ_GATEWAY_SERVER__MANAGEMENT__PORT.
 HEALTHCHECK --interval=10s --timeout=4s --start-period=20s --retries=3 \
-    CMD ["python", "-I", "-S", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('MQ_GATEWAY_SERVER__PORT') or 8080), timeout=3); c.request('GET', '/health/live'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python", "-I", "-S", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('MQ_GATEWAY_SERVER__MANAGEMENT__PORT') or os.environ.get('MQ_GATEWAY_SERVER__PORT') or 8080), timeout=3); c.request('GET', '/health/live'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["mq-gateway"]
 CMD ["serve"]

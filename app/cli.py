@@ -7,12 +7,16 @@ import gc
 import logging
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from app.access_commands import AsBy, AsClaims, AsGroups, AsJson, Asked, AsPrincipal, explain
+from app.access_commands import doubts as auth_doubts
+from app.access_commands import problems as auth_problems
 from app.banner import banner
 from app.client.commands import publish, receive, subscribe
 from app.client.connection import printable
@@ -23,10 +27,13 @@ from app.config.loader import Loaded, check_exposure, load_settings
 from app.config.settings import Settings
 from app.connectors.catalog import UnknownConnectorError, connector_class
 from app.gateway.probe import probe
+from app.http1.certificate import CertificateError
+from app.http1.certificate import load as load_certificate
 from app.main import create_app
 from app.server import run
 from app.telemetry.logs import configure
 from app.telemetry.metrics import gateway_version
+from app.token_commands import tokens
 
 logger = logging.getLogger("mq_gateway.cli")
 
@@ -105,15 +112,26 @@ def check(
     config: Configs = None,
     *,
     connect: Annotated[bool, typer.Option("--connect", help="Also connect to the brokers, as `serve` would.")] = False,
+    principal: AsPrincipal = None,
+    group: AsGroups = None,
+    claim: AsClaims = None,
+    by: AsBy = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check the configuration and print it as it is in force, secrets masked.
 
-    Exits with 1 and says file, line, option and reason if something is wrong.
+    With --as print instead what somebody may do, and which rule says so. Exits with 1 and says file, line, option and
+    reason if something is wrong.
     """
     if service is not None and not connect:
         raise typer.BadParameter("a service is named only with --connect")
+    if principal is None and (group or claim or by or as_json):
+        raise typer.BadParameter("--group, --claim, --by and --json go with --as")
     with one_line_errors(ConfigError):
         settings = _told(_load(config or [], {}))
+    if principal is not None:
+        explain(settings, Asked(principal, group or [], claim or [], by.value if by else ""), as_json=as_json)
+        return
     if service is not None and service not in settings.services:
         raise typer.BadParameter(f"no service {service!r}; there are {', '.join(settings.services)}")
     typer.echo(effective_yaml(settings), nl=False)
@@ -124,6 +142,7 @@ def check(
 
 for _command in (publish, subscribe, receive):
     cli.command()(_command)
+cli.add_typer(tokens)
 
 
 def _load(files: list[Path], overrides: Mapping[str, object]) -> Loaded:
@@ -136,9 +155,15 @@ def _load(files: list[Path], overrides: Mapping[str, object]) -> Loaded:
             connector_class(service.mq_type)
         except UnknownConnectorError as error:
             problems.append(Problem(str(error), f"services.{name}.mq_type"))
+    if loaded.settings.server.tls.is_on:
+        try:
+            load_certificate(loaded.settings.server.tls)
+        except CertificateError as error:
+            problems.append(Problem(error.reason, error.option))
+    problems += auth_problems(loaded.settings)
     if problems:
         raise ConfigError(problems)
-    return loaded
+    return replace(loaded, warnings=(*loaded.warnings, *auth_doubts(loaded.settings)))
 
 
 def _told(loaded: Loaded) -> Settings:

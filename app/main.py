@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.context import Context
 from app.api.front import Front, Refusal
+from app.api.management import Management
 from app.api.routes import docs, health, metrics
 from app.auth.watch import watching
 from app.config.settings import Settings
+from app.connectors.stomp.resolver import getaddrinfo
 from app.domain.errors import GatewayError, Internal, MethodNotAllowed, NotFound
 from app.gateway.gateway import Gateway
 from app.gateway.reload import Load, Reloader
@@ -61,11 +63,13 @@ def create_app(settings: Settings, load: Load | None = None, files: Sequence[Pat
     `app.state.gateway` is the Gateway while the lifespan runs; `await app.state.gateway_drain()` begins the end:
     not ready, no new work, every stream ends by itself. `await app.state.gateway_reload()` reads the configuration
     anew with `load`; without one there is nothing to read. When one of `files` changes, the policy is read from there.
+    `app.state.management` is the application of the management port.
     """
     context = Context(settings, Metrics())
     app = GatewayApp(context)
     app.state.load = load
     app.state.files = tuple(files)
+    app.state.management = Management(context)
     for routes in (health.router(context), metrics.router(context), docs.router(context)):
         app.include_router(routes)
     app.add_exception_handler(HTTPException, _refuse)
@@ -77,14 +81,14 @@ def create_app(settings: Settings, load: Load | None = None, files: Sequence[Pat
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: Context = app.state.context
     async with (
-        watching(context.authority, context.metrics, app.state.files, app.state.load),
+        watching(context.authority, context.metrics, app.state.files, app.state.load, getaddrinfo),
         Gateway(context.settings, context.metrics) as gateway,
         _loop_lag(context),
     ):
         context.running = app.state.gateway = gateway
         app.state.gateway_drain = functools.partial(_drain, context, gateway)
         load: Load | None = app.state.load
-        app.state.gateway_reload = None if load is None else Reloader(load, gateway)
+        app.state.gateway_reload = None if load is None else Reloader(load, gateway, context.authority)
         try:
             yield
         finally:

@@ -16,15 +16,17 @@ from types import FrameType
 import uvicorn
 import uvloop
 
+from app.api.context import Context
 from app.config.settings import Settings
+from app.http1.certificate import Certificate, CertificateError, load
+from app.http1.certificate_watch import CertificateWatch
 from app.http1.descriptors import connections_for
-from app.http1.protocol import GatewayProtocol
+from app.http1.listener import App, CannotListen, bind, listeners
 from app.http1.rules import GatewayState, Rules
-from app.http1.sockets import listen, reset, url_of
+from app.telemetry.metrics import Metrics
 
 logger = logging.getLogger("mq_gateway.server")
 
-App = Callable[..., Awaitable[None]]
 Drain = Callable[[], Awaitable[None]]
 Reload = Callable[[], Awaitable[bool]]
 
@@ -50,17 +52,16 @@ def run(app: App, settings: Settings, on_started: Callable[[str], None] | None =
     0: drained, also where stalled clients had to be cut off. 1: it could not listen, or the application
     failed to start or to stop; the log has one line that says why.
     """
-    host, port = settings.server.host, settings.server.port
     try:
-        sockets = listen(host, port)
-    except OSError as error:
-        logger.error("cannot listen on %s port %d: %s", host, port, error.strerror or error)  # noqa: TRY400
+        sockets, management = bind(settings.server)
+        connections = connections_for(settings.limits.streams)
+        rules = Rules.of(settings.server, settings.limits, connections=connections)
+        server = GatewayServer(app, settings, rules, on_started or _ignore)
+    except (CannotListen, CertificateError) as error:
+        logger.error("%s", error)  # noqa: TRY400 - the operator's to mend
         return 1
-    connections = connections_for(settings.limits.streams)
-    rules = Rules.of(settings.server, settings.limits, connections=connections)
-    server = GatewayServer(app, settings, rules, on_started or _ignore)
     with server.capture_signals(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(server.serve(sockets))
+        runner.run(server.serve(sockets, management))
     return server.exit_code
 
 
@@ -78,8 +79,19 @@ class GatewayServer(uvicorn.Server):
     server_state: GatewayState
 
     def __init__(self, app: App, settings: Settings, rules: Rules, on_started: Callable[[str], None]) -> None:
-        super().__init__(_config(app, settings))
-        self.server_state = GatewayState(rules)
+        """Raises CertificateError."""
+        self._metrics = metrics = _metrics_of(app)
+        management = getattr(getattr(app, "state", None), "management", app)
+        self._main, self._management = listeners(
+            app, management, settings.server, rules, lambda reason: metrics.refused_connections.labels(reason).inc()
+        )
+        super().__init__(self._main.config)
+        self.server_state = self._main.state
+        self.servers = self._main.servers
+        self._watch: CertificateWatch | None = None
+        if settings.server.tls.is_on:
+            self._watch = CertificateWatch(settings.server.tls, self._take)
+            self._take(load(settings.server.tls))
         #: What the process should exit with; valid once `serve` has returned.
         self.exit_code = 0
         self._app = app
@@ -146,18 +158,23 @@ class GatewayServer(uvicorn.Server):
         with contextlib.suppress(OSError, ValueError, RuntimeError):  # no stderr
             faulthandler.dump_traceback_later(allowed + 2 * TASK_SECONDS + LAST_RESORT_SECONDS, exit=True)
 
+    def _take(self, certificate: Certificate) -> None:
+        self._main.certificate = certificate
+        self._metrics.certificate_expiry.set(certificate.not_after)
+
     # -- serving --
 
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serves on the bound `sockets` until told to stop; drains also when it is cancelled."""
+    async def serve(
+        self, sockets: list[socket.socket] | None = None, management: list[socket.socket] | None = None
+    ) -> None:
+        """Serves on the bound sockets until told to stop; drains also when it is cancelled."""
         self._loop = asyncio.get_running_loop()
         if self.should_exit:  # a signal came before there was a loop
             self._see_signal()
-        self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
         self._tell_time()
         try:
-            await self.startup(sockets)
+            await self.startup(sockets, management)
             if self.started:
                 await self._work()
         finally:
@@ -166,12 +183,16 @@ class GatewayServer(uvicorn.Server):
 
     async def _work(self) -> None:
         reloading = asyncio.create_task(self._reload(), name="reload")
+        if self._watch is not None:
+            self._watch.start()
         try:
             await self._stop.wait()
         finally:
             reloading.cancel()
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def startup(
+        self, sockets: list[socket.socket] | None = None, management: list[socket.socket] | None = None
+    ) -> None:
         """Starts the application, then accepts. `exit_code` is 1 where the application would not start."""
         await self._until_forced(self.lifespan.startup(), None)
         if self.lifespan.should_exit:
@@ -179,49 +200,50 @@ class GatewayServer(uvicorn.Server):
         if self.lifespan.should_exit or self.force_exit:
             return
         try:
-            await self._listen(sockets or [])
+            await self._management.open(management or [], {})
+            await self._main.open(sockets or [], self.lifespan.state)
         except OSError as error:  # another process was quicker
             logger.error("cannot listen: %s", error.strerror or error)  # noqa: TRY400
             await self._end_lifespan()
             self.exit_code = 1
             return
         self.started = True
-        if not self.should_exit and sockets:
-            url = url_of(sockets[0])
-            logger.info("listening on %s", url)
-            self._on_started(url)
-
-    async def _listen(self, sockets: list[socket.socket]) -> None:
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(self._connection, sock=each, backlog=self.config.backlog) for each in sockets
-        ]
-
-    def _connection(self) -> GatewayProtocol:
-        return GatewayProtocol(self.config, self.server_state, self.lifespan.state)
+        if not self.should_exit and self._main.url is not None:
+            if self._management.url is not None:
+                logger.info("health and metrics on %s", self._management.url)
+            logger.info("listening on %s", self._main.url)
+            self._on_started(self._main.url)
 
     def _tell_time(self) -> None:
-        """Sets the Date header (RFC 9110 section 6.6.1) and comes back in a second."""
-        date = (b"date", formatdate(usegmt=True).encode())
-        self.server_state.default_headers = [date, *self.config.encoded_headers]
+        """Sets the Date header and comes back in a second."""
+        date = formatdate(usegmt=True).encode()
+        for listener in (self._main, self._management):
+            listener.tell_time(date)
         asyncio.get_running_loop().call_later(1.0, self._tell_time)
 
     # -- the end --
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """The drain: bounded by drain_delay + drain_seconds + 2 x TASK_SECONDS + LIFESPAN_SECONDS."""
+        """The drain: bounded by drain_delay + drain_seconds + 2 x TASK_SECONDS + LIFESPAN_SECONDS.
+
+        Probes are answered to the end, and what they leave open holds nothing up.
+        """
         seconds = self._settings.drain_seconds
         logger.info("draining %d connections, at most %g s", len(self.server_state.connections), seconds)
         drain = asyncio.create_task(self._begin_drain())
         await self._until_forced(asyncio.sleep(self._settings.drain_delay), None)
-        self._stop_listening(sockets or [])
+        self._main.stop()
         if not await self._until_forced(self._emptied(drain), seconds):
             logger.warning("cutting off %d connections", len(self.server_state.connections))
         drain.cancel()
-        for each in list(self.server_state.connections):
-            reset(each.transport)
-        await self._end_requests()
+        self._main.reset()
+        await self._main.end_requests(0 if self.force_exit else TASK_SECONDS, TASK_SECONDS)
         await self._end_lifespan()
+        self._management.stop()
+        self._management.reset()
+        await self._management.end_requests(0, FORCED_SECONDS)
+        if self._watch is not None:
+            self._watch.stop()
 
     async def _begin_drain(self) -> None:
         drain: Drain | None = getattr(getattr(self._app, "state", None), "gateway_drain", None)
@@ -232,28 +254,9 @@ class GatewayServer(uvicorn.Server):
         except Exception:
             logger.exception("the drain failed; connections are cut off at its deadline")
 
-    def _stop_listening(self, sockets: list[socket.socket]) -> None:
-        for server in self.servers:
-            server.close()
-        for each in sockets:
-            each.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-
     async def _emptied(self, drain: asyncio.Task[None]) -> None:
-        while self.server_state.connections:
-            self.server_state.emptied.clear()
-            await self.server_state.emptied.wait()
+        await self._main.emptied()
         await asyncio.wait({drain, *self.server_state.tasks})
-
-    async def _end_requests(self) -> None:
-        tasks = self.server_state.tasks
-        if tasks and not self.force_exit:
-            await asyncio.wait(tasks, timeout=TASK_SECONDS)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=TASK_SECONDS)
 
     async def _end_lifespan(self) -> None:
         stop = asyncio.create_task(self.lifespan.shutdown())
@@ -279,20 +282,7 @@ class GatewayServer(uvicorn.Server):
             task.cancel()
 
 
-def _config(app: App, settings: Settings) -> uvicorn.Config:
-    proxies = settings.server.trusted_proxies
-    return uvicorn.Config(
-        app,
-        interface="asgi3",
-        http=GatewayProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        headers=[("server", "mq-gateway")],
-        # Only with proxies to trust: else this would be one more call for every request.
-        proxy_headers=bool(proxies),
-        forwarded_allow_ips=proxies,
-        root_path=settings.server.root_path,
-    )
+def _metrics_of(app: App) -> Metrics:
+    """Those of the application; what it has none of is counted for nobody."""
+    context = getattr(getattr(app, "state", None), "context", None)
+    return context.metrics if isinstance(context, Context) else Metrics()

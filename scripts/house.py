@@ -30,6 +30,8 @@ FLOORS = {
     "main": 6,
     "banner": 6,
     "server": 7,
+    "token_commands": 7,
+    "access_commands": 7,
     "cli": 8,
     "__main__": 9,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from contextlib import aclosing
+from functools import partial
 
 from prometheus_client import Counter
 
@@ -23,6 +24,7 @@ from app.api.request_headers import bad_header
 from app.connectors.base import Destination
 from app.domain.errors import Draining, GatewayError, InvalidParameter, MalformedRequest, Outcome
 from app.domain.message import Publication, Published
+from app.domain.principal import Verb
 from app.domain.uri import MqUri
 from app.gateway.budget import Held
 from app.gateway.gateway import Gateway
@@ -81,6 +83,9 @@ class _Job:
         self._exchange = exchange
         self._destination = destination
         self._counters: dict[Outcome, Counter] = {}
+        self._needs = ((Verb.PUBLISH, destination.uri),)
+        #: Why it is not allowed any more.
+        self._lapsed: GatewayError | None = None
         self._request, self._atomic = _parse(gateway, exchange)
         check_reply_to(gateway, exchange.caller, self._destination, self._request)
         self._messages = Messages(self._destination, self._request, gateway.settings.limits)
@@ -96,23 +101,44 @@ class _Job:
 
     async def _side_by_side(self) -> None:
         async with Window(self._publish, self._settle, timeout=self._request.timeout) as window:
+            with contextlib.suppress(TimeoutError), contextlib.ExitStack() as stack:
+                async with asyncio.timeout(None) as end:
+                    stack.callback(self._exchange.caller.lasting(self._needs, partial(self._lapse, window, end)))
+                    await self._read(window, end)
+        if self._lapsed is not None:
+            raise self._lapsed
 
-            async def room() -> bool:
-                idle = window.is_idle
-                await window.one_ended()
-                return not idle
+    async def _read(self, window: Window[Name], end: asyncio.Timeout) -> None:
+        async def room() -> bool:
+            idle = window.is_idle
+            await window.one_ended()
+            return not idle
 
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None) as end, aclosing(self._entries(room).read()) as entries:
-                    async for name, message in entries:
-                        if isinstance(message, GatewayError):
-                            self._settle(name, message)
-                        else:
-                            await self._exchange.caller.send_paced(len(message.body))
-                            await window.put(name, message)
-                        await _turn(name)
-                        if isinstance(window.stopped, Draining) and end.when() is None:
-                            end.reschedule(asyncio.get_running_loop().time() + FAREWELL_SECONDS)
+        async with aclosing(self._entries(room).read()) as entries:
+            async for name, message in entries:
+                if isinstance(message, GatewayError):
+                    self._settle(name, message)
+                else:
+                    await self._put(window, name, message)
+                await _turn(name)
+                if isinstance(window.stopped, Draining) and end.when() is None:
+                    end.reschedule(asyncio.get_running_loop().time() + FAREWELL_SECONDS)
+
+    async def _put(self, window: Window[Name], name: Name, message: Publication) -> None:
+        """Publish it in its turn; one whose turn does not come any more was not sent."""
+        try:
+            await self._exchange.caller.send_paced(len(message.body))
+        except asyncio.CancelledError:
+            if window.stopped is not None:
+                self._settle(name, window.stopped)
+            raise
+        await window.put(name, message)
+
+    def _lapse(self, window: Window[Name], end: asyncio.Timeout, reason: str) -> None:
+        """It is not allowed any more: nothing more is read or sent, and what was sent is told."""
+        window.stopped = self._lapsed = self._exchange.caller.lapsed(reason)
+        if not end.expired():
+            end.reschedule(asyncio.get_running_loop().time())
 
     async def _publish(self, publication: Publication) -> Published:
         return await self._gateway.publish(
@@ -143,23 +169,30 @@ class _Job:
     # All of them or none.
 
     async def _together(self) -> None:
-        refused: list[tuple[Name, GatewayError]] = []
-        good: list[tuple[Name, Publication]] = []
+        caller = self._exchange.caller
+        caller.check_rate()
         with self._gateway.budget.holding(self._destination.uri.service) as held:
-            async with aclosing(self._entries(_no_room).read()) as entries:
-                async for name, message in entries:
-                    _check_number(name)
-                    try:
-                        good.append((name, self._checked(message, held)))
-                    except GatewayError as error:
-                        if error.retriable:
-                            raise  # no memory: that is nothing the message is to blame for
-                        refused.append((name, error))
-                    await _turn(name)
+            good, refused = await caller.while_allowed(self._needs, self._gather(held))
         if refused:
             self._refuse_all(refused, len(good))
         elif good:
             await self._transact(good)
+
+    async def _gather(self, held: Held) -> tuple[list[tuple[Name, Publication]], list[tuple[Name, GatewayError]]]:
+        """All messages, and those that cannot be sent."""
+        refused: list[tuple[Name, GatewayError]] = []
+        good: list[tuple[Name, Publication]] = []
+        async with aclosing(self._entries(_no_room).read()) as entries:
+            async for name, message in entries:
+                _check_number(name)
+                try:
+                    good.append((name, self._checked(message, held)))
+                except GatewayError as error:
+                    if error.retriable:
+                        raise  # no memory: that is nothing the message is to blame for
+                    refused.append((name, error))
+                await _turn(name)
+        return good, refused
 
     def _checked(self, message: Publication | GatewayError, held: Held) -> Publication:
         """A message that can be sent, held; raises what is wrong with it."""
@@ -182,7 +215,6 @@ class _Job:
 
     async def _transact(self, messages: list[tuple[Name, Publication]]) -> None:
         request, caller = self._request, self._exchange.caller
-        caller.check_rate()
         caller.send(len(messages), sum(len(publication.body) for _, publication in messages))
         began = asyncio.get_running_loop().time()
         failure: GatewayError | None = None

@@ -92,20 +92,26 @@ class Events:
             await exchange.start(200, HEADERS)
             await exchange.send(b"", more=False)
             return
-        with self._place(exchange), self._ticket(exchange):
-            await self._run(exchange, stream.uris, await stream.open())
+        with self._place(exchange), self._ticket(exchange) as begun:
+            reader = await stream.open()
+            begun()
+            await self._run(exchange, stream.uris, reader)
 
     @contextlib.contextmanager
-    def _ticket(self, exchange: Exchange) -> Iterator[None]:
-        """Use up the ticket that opens this stream; raises InvalidCredentials where it was used meanwhile."""
+    def _ticket(self, exchange: Exchange) -> Iterator[Callable[[], None]]:
+        """Use the ticket that opens this stream; raises InvalidCredentials where it was used meanwhile.
+
+        It is used up where what is yielded was called: there is a stream.
+        """
+        begun: list[bool] = []
         if exchange.ticket is None:
-            yield
+            yield partial(begun.append, True)
             return
         end = self._context.authority.use(exchange.ticket)
         try:
-            yield
+            yield partial(begun.append, True)
         finally:
-            end()
+            end(bool(begun))
 
     @contextlib.contextmanager
     def _place(self, exchange: Exchange) -> Iterator[None]:

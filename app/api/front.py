@@ -7,6 +7,7 @@ or a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -29,7 +30,7 @@ from app.api.publish import Publish
 from app.api.receive import Receiving
 from app.api.request_reply import RequestReply
 from app.api.sign_in import Session, Ticket
-from app.domain.errors import GatewayError, Internal, MethodNotAllowed, NotFound
+from app.domain.errors import GatewayError, Internal, InvalidCredentials, MethodNotAllowed, NotFound
 from app.domain.principal import Verb
 from app.domain.uri import MqUri
 from app.telemetry import access
@@ -53,7 +54,7 @@ VERBS = {
     Kind.NACK: Verb.TAKE,
     Kind.RENEW: Verb.TAKE,
 }
-#: Pages that everybody may see. They hold nothing of what is configured.
+#: Pages that everybody may see. Of what is configured they tell the names of services and the state of their links.
 OPEN_PAGES = frozenset({"/", "/docs", "/openapi.json", "/health/live", "/health/ready"})
 #: Files of these pages lie below.
 OPEN_FOLDERS = ("/docs/",)
@@ -62,6 +63,18 @@ OPEN_FOLDERS = ("/docs/",)
 def is_open_page(route: Route) -> bool:
     """Whether nobody is asked who they are for this."""
     return route.kind is Kind.PAGE and (route.path in OPEN_PAGES or route.path.startswith(OPEN_FOLDERS))
+
+
+def is_sign_out(exchange: Exchange, route: Route) -> bool:
+    """Whether somebody, whoever it is, wants to be nobody."""
+    return route.kind is Kind.SESSION and exchange.method == "DELETE"
+
+
+def verb_for(kind: Kind, uri: MqUri, method: str) -> Verb:
+    """What has to be allowed; a method that is not for this resource asks for as much as its nearest."""
+    if kind is Kind.EVENTS:
+        return verb_of(uri)
+    return Verb.PUBLISH if kind is Kind.DESTINATION and method not in ("GET", "HEAD") else VERBS[kind]
 
 
 class Refusal(Response):
@@ -159,8 +172,13 @@ class Front:
             await self._identify(exchange, None)
             exchange.caller.require_known()
             raise
-        if not is_open_page(route):
+        if is_sign_out(exchange, route):
+            # Also with a cookie that does not hold any more: else it could not be got rid of.
+            with contextlib.suppress(InvalidCredentials):
+                await self._identify(exchange, route)
+        elif not is_open_page(route):
             await self._identify(exchange, route)
+            exchange.caller.require_meant()
         return route
 
     async def _preflight(self, exchange: Exchange) -> bool:
@@ -177,6 +195,10 @@ class Front:
             self._check_page(exchange, route)
             await self._page(exchange, route.path)
             return
+        if route.uri is not None:
+            self._check_destination(exchange, route.kind, route.uri)
+        elif route.kind in (Kind.SERVICES, Kind.SERVICE):
+            self._look.check(exchange, route)
         methods = METHODS[route.kind]
         if exchange.method not in methods:
             raise MethodNotAllowed(f"{exchange.method} is not for this resource", allow=", ".join(methods))
@@ -191,19 +213,19 @@ class Front:
         else:
             await self._destination(exchange, route.kind, route.uri)
 
-    async def _destination(self, exchange: Exchange, kind: Kind, uri: MqUri) -> None:
-        handler, verb = self._handlers[kind], VERBS[kind]
+    def _check_destination(self, exchange: Exchange, kind: Kind, uri: MqUri) -> None:
+        """Before anything else is looked at, also the method: whoever may nothing learns nothing."""
         if kind is Kind.EVENTS:
             self._check_stream(exchange, uri)
-            verb = verb_of(uri)
-        if kind is Kind.DESTINATION and exchange.method == "POST":
-            handler, verb = self._publish, Verb.PUBLISH
-        exchange.caller.require(verb, uri)
-        await handler(exchange, uri)
+        exchange.caller.require(verb_for(kind, uri, exchange.method), uri)
+
+    async def _destination(self, exchange: Exchange, kind: Kind, uri: MqUri) -> None:
+        is_publish = kind is Kind.DESTINATION and exchange.method == "POST"
+        await (self._publish if is_publish else self._handlers[kind])(exchange, uri)
 
     def _check_page(self, exchange: Exchange, route: Route) -> None:
-        """Metrics are of all services, so they are for those who see all; what is not there is for those who are
-        known."""
+        """Metrics are of all services, so they are for those who see all. Of any other page nobody has said who may
+        see it, so that where callers are asked who they are it is for none."""
         caller = exchange.caller
         if is_open_page(route):
             return
@@ -212,8 +234,10 @@ class Front:
         )
         if route.path == "/metrics" and not (caller.may_look() and all(map(caller.sees_service, services))):
             caller.refuse("look at metrics of all services", NotFound("there is nothing at this path"))
-        elif route.path != "/metrics":
+        if route.path != "/metrics":
             caller.require_known()
+            if not self._context.authority.is_open:
+                raise NotFound("there is nothing at this path")
 
     def _check_stream(self, exchange: Exchange, uri: MqUri) -> None:
         if uri.is_queue:

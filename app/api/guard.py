@@ -37,6 +37,8 @@ _EXPOSED = (
     b"X-Request-Id, Retry-After, Allow, Mq-Lease, Mq-Lease-Expires-At, Mq-Uri, Mq-Message-Id, Mq-Correlation-Id,"
     b" Mq-Type, Mq-Redelivered, Mq-Received-At, Mq-Delivery-Count, Mq-Headers, Mq-Headers-Omitted",
 )
+#: What Sec-Fetch-Site says of a page that is not of this origin.
+_ELSEWHERE = frozenset({b"cross-site", b"same-site"})
 #: Seconds a browser may remember a preflight's answer.
 _MAX_AGE = (b"access-control-max-age", b"600")
 _VARY: Header = (b"vary", b"Origin")
@@ -101,9 +103,12 @@ class Guard:
         site = headers.first(b"sec-fetch-site")
         origin = headers.get(b"origin")
         if origin is None:
-            return site in (b"cross-site", b"same-site")
+            return site in _ELSEWHERE
         text = origin.decode("latin-1").lower()
-        return not (text in self._origins or site == b"same-origin" or _is_same(text, headers.first(b"host")))
+        if text in self._origins:
+            return False
+        # To a browser http and https of one name are different sites, and here they would look the same.
+        return site in _ELSEWHERE or not (site == b"same-origin" or _is_same(text, headers.first(b"host")))
 
     def cors(self, headers: RequestHeaders) -> tuple[Header, ...]:
         """The CORS headers of an answer: for an origin on the allow-list by name, never `*`."""

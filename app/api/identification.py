@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from app.api import query, stream_query
@@ -19,8 +18,6 @@ from app.gateway.joint_opening import URI
 #: The parameter of an event stream's URL that holds a ticket.
 TICKET = "ticket"
 
-# RFC 6750 section 2.1; the scheme in any case (RFC 9110 section 11.1).
-_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
 _STREAMS = (Kind.EVENTS, Kind.JOINT_EVENTS)
 
 
@@ -54,9 +51,16 @@ class Identification:
 
     def _shown(self, exchange: Exchange, authorization: bytes | None) -> Shown:
         if authorization is not None:
-            bearer = _BEARER.fullmatch(authorization)
-            return Shown(bearer=bearer[1].decode()) if bearer else Shown(other=True)
+            return _bearer(authorization)
         return Shown(session=_cookie(exchange.headers), subject=self._subject(exchange))
+
+
+def _bearer(authorization: bytes) -> Shown:
+    """RFC 6750 section 2.1, the scheme in any case (RFC 9110 section 11.1). The token is looked at elsewhere."""
+    scheme, _, token = authorization.partition(b" ")
+    if scheme.lower() != b"bearer" or not token:
+        return Shown(other=True)
+    return Shown(bearer=token.strip(b" ").decode("latin-1"))
 
 
 def _ticket(exchange: Exchange, route: Route | None) -> str | None:

@@ -22,18 +22,23 @@ class Look:
         self._context = context
         self._version = gateway_version()
 
+    def check(self, exchange: Exchange, route: Route) -> None:
+        """Whether the caller may look at all services, or at one; raises what a Caller raises."""
+        caller = exchange.caller
+        if route.kind is Kind.SERVICE:
+            if not caller.sees_service(route.service):
+                caller.refuse(f"look at {route.service}", UnknownService(f"no service is called {route.service!r}"))
+        elif not caller.may_look():
+            caller.refuse("look at anything", NotFound("there is nothing at this path"))
+
     async def services(self, exchange: Exchange, route: Route) -> None:
         """All services, or one; raises UnknownService."""
         _no_parameters(exchange)
         gateway = self._context.gateway
         caller = exchange.caller
         if route.kind is Kind.SERVICE:
-            if not caller.sees_service(route.service):
-                caller.refuse(f"look at {route.service}", UnknownService(f"no service is called {route.service!r}"))
             await exchange.answer(json_answer(asdict(gateway.service(route.service, caller))))
             return
-        if not caller.may_look():
-            caller.refuse("look at anything", NotFound("there is nothing at this path"))
         everything = {
             "instance": gateway.instance,
             "version": self._version,

@@ -121,6 +121,7 @@ class Attempt:
         cap = gateway.admission.body_limit(destination)
         hold = partial(gateway.budget.holding, self.service)
         body = await read_body(self.exchange, hold, cap=cap, patience=server.idle_timeout)
+        caller.require_still(Verb.PUBLISH, self.uri)
         caller.send(1, len(body))
         publication = _publication(destination, request, body)
         self.exchange.access.message_id = publication.message_id

@@ -120,17 +120,20 @@ class Ticket:
                 raise InvalidParameter('a body is {"uris": ["service::Topics::name", ...]}')
             texts += listed
         most = self._context.settings.limits.uris_per_stream
-        if not 1 <= len(texts) <= most:
-            raise bad_parameter(URI, f"names 1 to {most} destinations, and here {len(texts)}")
-        return list(dict.fromkeys(MqUri.parse(text) for text in texts))
+        asked_for = dict.fromkeys(texts)
+        if not 1 <= len(asked_for) <= most:
+            raise bad_parameter(URI, f"names 1 to {most} destinations, and here {len(asked_for)}")
+        return list(dict.fromkeys(MqUri.parse(text) for text in asked_for))
 
 
 def is_loopback(address: str) -> bool:
     """Whether a client there is on this machine."""
     try:
-        return ip_address(address).is_loopback
+        found = ip_address(address)
     except ValueError:
         return False
+    # As a socket for both families tells of an IPv4 address.
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def check_sealable(exchange: Exchange) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from app.auth.caller import Caller
 from app.auth.certificates import Certificates
-from app.auth.jwt import JwtRefused, JwtVerifier
+from app.auth.jwks import KeySource
+from app.auth.jwt import JwtVerifier
+from app.auth.jwt_refusal import JwtRefused
 from app.auth.lasting import Lasting, Needs
 from app.auth.policy import Policy, claim
 from app.auth.rates import Rates
@@ -32,9 +35,12 @@ _SENTENCES = {
     "ticket": "this ticket is for something else, was used, or is being used",
 }
 _SENTENCE = "the credentials are not valid here"
+#: Principals (count) of sessions whose token has lost a group since.
+_NARROWED = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: that would cost every request as much as its look-up.
+@dataclass(slots=True, kw_only=True)
 class Shown:
     """The credentials of one request, each None where there are none; `other` is an Authorization of another scheme."""
 
@@ -59,21 +65,27 @@ class Authority:
         self.tokens = (
             Tokens(auth.tokens_file, _label("token", several)) if auth.tokens_file and auth.uses_tokens else None
         )
-        self.jwt = JwtVerifier(auth.jwt, metrics, _label("jwt", several)) if auth.uses_jwt else None
+        self.jwt: JwtVerifier | None = None
+        self._jwt_label = _label("jwt", several)
         certificates = Certificates(auth.certificate, _label("certificate", several))
         self._certificates = certificates if "certificate" in auth.mode else None
         self._seals = {name: Seal(derived(auth.secret, name), name) for name in ("session", "ticket")}
         self.sessions = Sessions(self._seals["session"])
         self.tickets = Tickets(self._seals["ticket"])
-        self.lasting = Lasting(self._objection)
+        self.lasting = Lasting(self._objection, self._until)
         self.rates = Rates(limits.messages_per_second, limits.bytes_per_second)
-        self._rules: list[RuleSettings] = []
+        self.rules: list[RuleSettings] = []
         self.policy = Policy([])
         self.adopt(auth.policy)
 
+    def use_keys(self, keys: KeySource) -> None:
+        """JWTs are verified with these; until then nobody is known by one."""
+        if self.settings.jwt is not None:
+            self.jwt = JwtVerifier(self.settings.jwt, keys, label=self._jwt_label.format)
+
     def adopt(self, rules: list[RuleSettings]) -> None:
         """This policy from now on; what it does not allow any more ends."""
-        self._rules = rules
+        self.rules = rules
         self.policy = Policy(rules)
         self.lasting.review()
 
@@ -83,37 +95,32 @@ class Authority:
         """The principal; ANONYMOUS without credentials. Raises InvalidCredentials, KeysUnavailable."""
         if self.is_open:
             return ANONYMOUS
-        try:
-            principal = await self._identified(shown)
-        except SealError as error:
-            raise self.refusal(error.reason) from None
-        except JwtRefused as error:
-            raise self.refusal(error.reason) from None
+        token = shown.bearer
+        principal = None if token is None or self.tokens is None else self.tokens.find(token)
+        if principal is None:
+            try:
+                principal = await self._identified(shown)
+            except (SealError, JwtRefused) as error:
+                raise self.refusal(error.reason) from None
         self.check(principal)
         return principal
 
     async def _identified(self, shown: Shown) -> Principal:
+        """By anything but a token of ours."""
         if shown.other:
             raise self.refusal("scheme")
         if shown.bearer is not None:
-            return await self._of_bearer(shown.bearer)
+            if self.jwt is None or Tokens.is_one(shown.bearer):
+                raise self.refusal("unknown")
+            return await self.jwt.verify(shown.bearer)
         if shown.session is not None:
-            return self.sessions.open(shown.session)
+            return self._as_now(self.sessions.open(shown.session))
         if shown.subject is not None and self._certificates is not None:
             found = self._certificates.find(shown.subject)
             if found is None:
                 raise self.refusal("unknown")
             return found
         return ANONYMOUS
-
-    async def _of_bearer(self, token: str) -> Principal:
-        if self.tokens is not None:
-            found = self.tokens.find(token)
-            if found is not None:
-                return found
-        if self.jwt is None or Tokens.is_one(token):
-            raise self.refusal("unknown")
-        return await self.jwt.verify(token)
 
     def denied(self, reason: str) -> None:
         """Count a request that was refused for who it came from."""
@@ -131,14 +138,32 @@ class Authority:
             raise self.refusal(reason)
 
     def _lapse(self, principal: Principal) -> str | None:
-        if principal.until is not None and principal.until <= time.time():
+        until = self._until(principal)
+        if until is not None and until <= time.time():
             return "expired"
-        revoked = (
-            (principal.session and self.sessions.has_ended(principal))
-            or (principal.way == "token" and (self.tokens is None or not self.tokens.current(principal.credential)))
-            or (principal.way == "jwt" and (self.jwt is None or not self.jwt.holds(principal)))
+        if principal.session and self.sessions.has_ended(principal):
+            return "revoked"
+        return None if self._is_current(principal) else "revoked"
+
+    def _is_current(self, principal: Principal) -> bool:
+        """Whether it would be recognised again, and as the same."""
+        match principal.way:
+            case "token":
+                current = None if self.tokens is None else self.tokens.current(principal.credential)
+                return current is not None and current.name == principal.name
+            case "jwt":
+                return self.jwt is not None and self.jwt.holds(principal)
+            case "certificate":
+                return self._certificates is not None and self._certificates.has(principal)
+        return True
+
+    def _until(self, principal: Principal) -> float | None:
+        """When its credential ends; the file of tokens may say another time now than when it was recognised."""
+        current = (
+            self.tokens.current(principal.credential) if principal.way == "token" and self.tokens is not None else None
         )
-        return "revoked" if revoked else None
+        ends = [one.until for one in (principal, current) if one is not None and one.until is not None]
+        return min(ends, default=None)
 
     def _objection(self, principal: Principal, needs: Needs) -> str | None:
         """Why something that lasts may not go on."""
@@ -147,19 +172,21 @@ class Authority:
         lapse = self._lapse(principal)
         if lapse is not None:
             return lapse
-        caller = self.caller(principal, "")
+        caller = self.caller(self._as_now(principal), "")
         return None if all(caller.may(verb, uri) for verb, uri in needs) else "forbidden"
 
     def caller(self, principal: Principal, address: str) -> Caller:
-        """The principal at an address, with what it may now."""
-        if principal.way == "token" and self.tokens is not None:
-            # The file may say other groups than when it was recognised, or signed in.
-            current = self.tokens.current(principal.credential) or principal
-            if not principal.session:
-                principal = current
-            elif not principal.groups <= current.groups:
-                principal = replace(principal, groups=principal.groups & current.groups)
+        """The principal at an address."""
         return Caller(self, principal, address)
+
+    def _as_now(self, principal: Principal) -> Principal:
+        """With the groups that the file gives it now: they may be others than when it was recognised, or sealed."""
+        current = self.tokens and self.tokens.current(principal.credential)
+        if not current:
+            return principal
+        if not principal.session:
+            return current
+        return principal if principal.groups <= current.groups else _narrowed(principal, current.groups)
 
     # What is made for browsers.
 
@@ -169,14 +196,15 @@ class Authority:
         return self._seals[purpose].make(
             principal,
             until=end,
-            groups=principal.groups & groups_in(self._rules),
+            groups=principal.groups & groups_in(self.rules),
             claims=self._claims(principal),
+            session=principal.session,  # what a session lets somebody open ends with it
             **more,
         )
 
     def _claims(self, principal: Principal) -> Mapping[str, Any]:
         """Those the policy looks at, by the name it has for them."""
-        found = {name: claim(principal, name) for name in claims_in(self._rules)}
+        found = {name: claim(principal, name) for name in claims_in(self.rules)}
         return {name: value for name, value in found.items() if value is not None}
 
     def ticket(self, text: str, uris: Sequence[str], *, returning: bool) -> Sealed:
@@ -186,14 +214,20 @@ class Authority:
         except SealError as error:
             raise self.refusal(error.reason) from None
         self.check(ticket.principal)
-        return ticket
+        return replace(ticket, principal=self._as_now(ticket.principal))
 
-    def use(self, ticket: Sealed) -> Callable[[], None]:
-        """Its stream opens; what is returned is for its end. Raises InvalidCredentials, TooManyStreams."""
+    def use(self, ticket: Sealed) -> Callable[[bool], None]:
+        """Its stream opens; what is returned is for its end, as of Tickets. Raises as they do, InvalidCredentials."""
         try:
             return self.tickets.use(ticket)
         except SealError as error:
             raise self.refusal(error.reason) from None
+
+
+@lru_cache(_NARROWED)
+def _narrowed(principal: Principal, groups: frozenset[str]) -> Principal:
+    """With no other groups than these; one value each time, by which decisions are remembered."""
+    return replace(principal, groups=principal.groups & groups)
 
 
 def _label(way: str, several: bool) -> str:

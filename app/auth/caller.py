@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -40,19 +41,22 @@ class Rights(Protocol):
 class Caller:
     """What it may is asked anew each time: the policy may be another one."""
 
-    __slots__ = ("_key", "_rights", "address", "principal")
+    __slots__ = ("_rights", "address", "principal")
 
     def __init__(self, rights: Rights, principal: Principal, address: str = "") -> None:
         self._rights = rights
         self.principal = principal
         self.address = address
-        # Those nobody knows are told apart by where they are.
-        self._key = f"address {address}" if principal.is_anonymous else principal.label
 
     @property
     def label(self) -> str:
         """The name by which limits, idempotency and logs know it."""
         return self.principal.label
+
+    @property
+    def _key(self) -> str:
+        """Those nobody knows are told apart by where they are; no principal has a slash."""
+        return f"address/{self.address}" if self.principal.is_anonymous else self.principal.label
 
     # What it may.
 
@@ -80,6 +84,11 @@ class Caller:
             self._rights.denied("missing")
             raise Unauthenticated(_WHO)
 
+    def require_meant(self) -> None:
+        """Raises Unauthenticated where nobody knows who it is, and no rule is about such."""
+        if not self._rights.policy.means_anonymous:
+            self.require_known()
+
     def sees(self, uri: MqUri) -> bool:
         """Whether it may look at this destination."""
         return self.may(Verb.LOOK, uri)
@@ -96,6 +105,12 @@ class Caller:
 
     # For how long.
 
+    def require_still(self, verb: Verb, uri: MqUri) -> None:
+        """As `require`, after something that took time: credentials may be over too; raises InvalidCredentials."""
+        if not self._rights.is_open:
+            self._rights.check(self.principal)
+            self.require(verb, uri)
+
     def lasting(self, needs: Needs, end: Callable[[str], None]) -> Callable[[], None]:
         """`end` is called with a reason when this is not allowed any more; what is returned forgets it."""
         if self._rights.is_open:
@@ -106,22 +121,22 @@ class Caller:
         """The result of `work`, which is cancelled when it is not allowed any more; raises InvalidCredentials then."""
         if self._rights.is_open:
             return await work
-        task = asyncio.get_running_loop().create_task(work)
         reasons: list[str] = []
-
-        def end(reason: str) -> None:
-            reasons.append(reason)
-            task.cancel()
-
-        forget = self.lasting(needs, end)
         try:
-            return await task
-        except asyncio.CancelledError:
+            # In this task, not in one of its own: a result that is there when somebody cancels must not be lost.
+            async with asyncio.timeout(None) as limit:
+
+                def end(reason: str) -> None:
+                    reasons.append(reason)
+                    limit.reschedule(asyncio.get_running_loop().time())
+
+                with contextlib.ExitStack() as stack:
+                    stack.callback(self.lasting(needs, end))
+                    return await work
+        except TimeoutError:
             if reasons:
                 raise self.lapsed(reasons[0]) from None
             raise
-        finally:
-            forget()
 
     def lapsed(self, reason: str) -> InvalidCredentials | Forbidden:
         """The error for what was allowed when it began."""
@@ -138,14 +153,12 @@ class Caller:
             self._rights.rates.check(self._key)
 
     def send(self, messages: int, size: int) -> None:
-        """Count messages that are about to be sent, and bytes of their bodies."""
+        """Count messages that are about to be sent, and bytes of their bodies; raises RateLimited."""
         if self._rights.rates.are_limited:
             self._rights.rates.take(self._key, messages, size)
 
     async def send_paced(self, size: int) -> None:
-        """As `send` for one of many, waiting for its turn; raises InvalidCredentials where it may not go on."""
-        if not self._rights.is_open:
-            self._rights.check(self.principal)
+        """As `send` for one of many, waiting for its turn."""
         if self._rights.rates.are_limited:
             await self._rights.rates.pace(self._key)
             self._rights.rates.take(self._key, 1, size)
@@ -161,7 +174,7 @@ class _Nobody:
     is_open = False
     hides = False
     policy = Policy([])
-    lasting = Lasting(lambda _principal, _needs: "forbidden")
+    lasting = Lasting(lambda _principal, _needs: "forbidden", lambda _principal: None)
     rates = Rates(None, None)
 
     def check(self, principal: Principal) -> None:

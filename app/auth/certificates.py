@@ -17,6 +17,10 @@ class Certificates:
     def _principal(self, name: str) -> Principal:
         return Principal(name=name, way="certificate", label=self._label.format(name), credential=f"certificate:{name}")
 
+    def has(self, principal: Principal) -> bool:
+        """Whether some subject is this principal: a session may be older than the configuration."""
+        return self._settings.unlisted or principal.name in self._settings.names.values()
+
     def find(self, subject: str) -> Principal | None:
         """The principal of a verified subject; None for one that is nobody here."""
         found = self._known.get(subject)

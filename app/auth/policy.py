@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -50,7 +50,9 @@ class Policy:
     """Decides for one list of rules. A decision is remembered for a principal's object, which never changes."""
 
     def __init__(self, rules: Sequence[RuleSettings]) -> None:
-        self._rules = [Rule(number, each) for number, each in enumerate(rules, 1)]
+        self.rules = [Rule(number, each) for number, each in enumerate(rules, 1)]
+        #: Whether any rule is about those who show no credentials.
+        self.means_anonymous = any(ANONYMOUS_NAME in rule.principals for rule in rules)
         self.rule = lru_cache(DECISIONS)(self._rule)
         self.sees_service = lru_cache(DECISIONS)(self._sees_service)
 
@@ -68,14 +70,14 @@ class Policy:
 
     def within(self, principal: Principal, service: str) -> list[Rule]:
         """The rules that allow the principal something with what the service may have."""
-        return [rule for rule in self._rules if rule.means(principal) and rule.reaches(service, principal)]
+        return [rule for rule in self.rules if rule.means(principal) and rule.reaches(service, principal)]
 
     def allows_anywhere(self, principal: Principal, verb: Verb) -> bool:
         """Whether there is any rule that allows it to do this with something."""
         return any(True for _ in self._of(principal, verb))
 
     def _of(self, principal: Principal, verb: Verb) -> Iterator[Rule]:
-        for rule in self._rules:
+        for rule in self.rules:
             if verb in rule.settings.allow and rule.means(principal):
                 yield rule
 
@@ -157,7 +159,7 @@ def claim(principal: Principal, name: str) -> Any:  # noqa: ANN401 - a claim is 
         return principal.claims[name]
     value: Any = principal.claims
     for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+        value = value.get(part) if isinstance(value, Mapping) else None
     return value
 
 

@@ -88,7 +88,11 @@ class Rates:
             rate.check(key)
 
     def take(self, key: str, messages: int, size: int) -> None:
-        """What is about to be sent, bytes of bodies; what was checked may overdraw."""
+        """What is about to be sent, bytes of bodies; whoever has anything left may overdraw. Raises RateLimited.
+
+        Checked here too: many requests whose bodies were yet to come may have been let pass while there was something.
+        """
+        self.check(key)
         for rate, amount in zip(self._both, (messages, size), strict=True):
             rate.take(key, amount)
 

@@ -57,6 +57,7 @@ class Seal:
         until: float,
         groups: Collection[str],
         claims: Mapping[str, Any],
+        session: str = "",
         **more: Any,  # noqa: ANN401 - JSON is any value
     ) -> str:
         """A sealed text; raises TooLarge. Of the principal's groups and claims only these are told."""
@@ -68,6 +69,7 @@ class Seal:
             "way": principal.way,
             "label": principal.label,
             "key": principal.credential,
+            "session": session,
             "end": principal.until,
             "groups": sorted(groups),
             "claims": dict(claims),
@@ -94,9 +96,13 @@ class Seal:
             raise SealError("signature") from None
         except (jwt.InvalidTokenError, ValueError, RecursionError):
             raise SealError("malformed") from None
-        if said["exp"] <= (time.time() if at is None else at):
+        try:
+            sealed = Sealed(said["jti"], float(said["exp"]), _principal(said), said)
+        except (KeyError, TypeError, ValueError):
+            raise SealError("malformed") from None  # of another version that has the same secret
+        if sealed.until <= (time.time() if at is None else at):
             raise SealError("expired")
-        return Sealed(said["jti"], said["exp"], _principal(said), said)
+        return sealed
 
 
 def _principal(said: Mapping[str, Any]) -> Principal:
@@ -109,4 +115,5 @@ def _principal(said: Mapping[str, Any]) -> Principal:
         claims=said["claims"],
         until=said["end"],
         credential=said["key"],
+        session=said["session"],
     )

@@ -41,7 +41,7 @@ class Tickets:
         """The ticket, if it may open this stream now; raises SealError. Nothing is used up yet."""
         ticket = self._seal.open(text, at=0.0)
         granted = ticket.more.get(URIS)
-        if not isinstance(granted, list) or not uris or not set(uris) <= set(granted):
+        if not isinstance(granted, list) or not uris or set(uris) != set(granted):
             raise SealError("ticket")
         use, now = self._uses.get(ticket.id), self._clock()
         if use is None:
@@ -51,8 +51,11 @@ class Tickets:
             raise SealError("ticket")
         return ticket
 
-    def use(self, ticket: Sealed) -> Callable[[], None]:
-        """Its stream opens; what is returned is to be called at the end. Raises SealError, TooManyStreams."""
+    def use(self, ticket: Sealed) -> Callable[[bool], None]:
+        """Its stream opens; what is returned is to be called at the end. Raises SealError, TooManyStreams.
+
+        It is told whether there was a stream: where the broker was down there was none, and the ticket is as before.
+        """
         self._forget_old()
         use = self._uses.get(ticket.id)
         if use is not None and use.ended is None:
@@ -60,11 +63,16 @@ class Tickets:
         if use is None and len(self._uses) >= MAX_IN_USE:
             raise TooManyStreams("as many tickets are in use as this gateway remembers")
         # Anew: the order is that of the last use.
-        self._uses.pop(ticket.id, None)
+        before = self._uses.pop(ticket.id, None)
         use = self._uses[ticket.id] = _Use()
 
-        def end() -> None:
-            use.ended = self._clock()
+        def end(streamed: bool) -> None:
+            if streamed:
+                use.ended = self._clock()
+            elif before is not None:
+                use.ended = before.ended
+            else:
+                del self._uses[ticket.id]
 
         return end
 

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from app.auth.authority import Authority
+from app.auth.jwks import JwksFile, JwksUrl, LookUp, open_keys
+from app.auth.jwks_fetch import look_up
 from app.auth.token_file import TokenFileError
 from app.config.errors import ConfigError
 from app.config.loader import Loaded
@@ -28,57 +30,77 @@ Stamp = tuple[int, int, int] | None
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Files, and what is to be done when one of them is another one than before; `read` runs in a thread."""
+    """Files, and what is to be done when one of them is another one than before.
+
+    `read` runs in a thread; what it returns is called on the loop, None where it found no news.
+    """
 
     what: str
     paths: tuple[Path, ...]
-    read: Callable[[], Callable[[], None]]
+    read: Callable[[], Callable[[], None] | None]
 
 
 class Watch:
     """Looks at the files of a token file, a JWK Set and a policy. What cannot be read changes nothing."""
 
     def __init__(self, watched: Iterable[Watched], metrics: Metrics) -> None:
-        self._watched = {each: _stamps(each.paths) for each in watched}
+        #: As they were when they were read last; at first they never were.
+        self._watched: dict[Watched, tuple[Stamp, ...]] = dict.fromkeys(watched, ())
+        #: What could not be read, and what was said of it.
+        self._failing: dict[Watched, str] = {}
         self._success = metrics.config_reload_success
 
     async def run(self) -> None:
         """Until cancelled."""
         while self._watched:
             await asyncio.sleep(LOOK_SECONDS)
-            # In a thread: a file system may hang. What it does not say is not known, and everything stays as it is.
-            looking = asyncio.ensure_future(asyncio.to_thread(self._look))
-            while not (await asyncio.wait({looking}, timeout=SLOW_SECONDS))[0]:
-                logger.error("the file system does not answer: tokens, keys and policy cannot be read again")
+            await self.look()
+
+    async def look(self) -> None:
+        """Read what has changed, and take it over."""
+        # In a thread: a file system may hang. What it does not say is not known, and everything stays as it is.
+        looking = asyncio.ensure_future(asyncio.to_thread(self._look))
+        while not (await asyncio.wait({looking}, timeout=SLOW_SECONDS))[0]:
+            logger.error("the file system does not answer: tokens, keys and policy cannot be read again")
+        try:
             for apply in looking.result():
                 apply()
+        except Exception:
+            logger.exception("what was read again could not be taken over")
 
     def _look(self) -> list[Callable[[], None]]:
         """What is to be done on the loop, of everything that has changed."""
         news = []
         for each, before in self._watched.items():
             now = _stamps(each.paths)
-            if now != before:
+            # What could not be read is tried again though nothing has changed: for want of a descriptor, say.
+            if now != before or each in self._failing:
                 self._watched[each] = now
-                news.append(self._read(each))
+                news.append(self._read(each, anew=now != before))
         return news
 
-    def _read(self, watched: Watched) -> Callable[[], None]:
+    def _read(self, watched: Watched, *, anew: bool) -> Callable[[], None]:
         try:
             adopt = watched.read()
-        except (TokenFileError, ConfigError, OSError, ValueError) as error:
-            return partial(self._complain, watched.what, str(error))
+        except (TokenFileError, ConfigError, OSError, ValueError, RecursionError) as error:
+            return partial(self._complain, watched, str(error), anew=anew)
 
         def apply() -> None:
-            adopt()
-            self._success.set(1)
-            logger.info("%s was read again", watched.what)
+            self._failing.pop(watched, None)
+            if not self._failing:
+                self._success.set(1)
+            if adopt is not None:
+                adopt()
+                logger.info("%s was read again", watched.what)
 
         return apply
 
-    def _complain(self, what: str, why: str) -> None:
+    def _complain(self, watched: Watched, why: str, *, anew: bool) -> None:
+        """Once for each content, not each second."""
         self._success.set(0)
-        logger.error("%s stays as it was: %s", what, "; ".join(why.splitlines()))
+        if anew or self._failing.get(watched) != why:
+            logger.error("%s stays as it was: %s", watched.what, "; ".join(why.splitlines()))
+        self._failing[watched] = why
 
 
 def _stamps(paths: Iterable[Path]) -> tuple[Stamp, ...]:
@@ -101,6 +123,8 @@ def token_file(authority: Authority) -> Iterable[Watched]:
 
     def read() -> Callable[[], None]:
         entries = tokens.read()
+        if not entries and not tokens.path.stat().st_size:
+            raise TokenFileError(f"{tokens.path}: empty, as if it were being written")
 
         def adopt() -> None:
             tokens.adopt(entries)
@@ -111,31 +135,57 @@ def token_file(authority: Authority) -> Iterable[Watched]:
     yield Watched("the file of tokens", (tokens.path,), read)
 
 
+def key_file(authority: Authority) -> Iterable[Watched]:
+    """The file of keys."""
+    settings = authority.settings.jwt
+    if settings is None or settings.jwks_file is None or not authority.settings.uses_jwt:
+        return
+    path = settings.jwks_file
+    opened: list[JwksFile] = []
+
+    def read() -> Callable[[], None] | None:
+        if opened:
+            return authority.lasting.review if opened[0].reread() else None
+        opened.append(JwksFile(path, settings))
+        return partial(authority.use_keys, opened[0])
+
+    yield Watched("the file of keys", (path,), read)
+
+
 def policy(authority: Authority, files: tuple[Path, ...], load: Callable[[], Loaded] | None) -> Iterable[Watched]:
     """The policy, which stands in the configuration; of that nothing else is taken over here."""
     if load is None or not files or authority.is_open:
         return
 
-    def read() -> Callable[[], None]:
+    def read() -> Callable[[], None] | None:
         rules = load().settings.auth.policy
-        return lambda: authority.adopt(rules)
+        return None if rules == authority.rules else lambda: authority.adopt(rules)
 
     yield Watched("the policy", files, read)
 
 
 @contextlib.asynccontextmanager
 async def watching(
-    authority: Authority, metrics: Metrics, files: Sequence[Path], load: Callable[[], Loaded] | None
+    authority: Authority,
+    metrics: Metrics,
+    files: Sequence[Path],
+    load: Callable[[], Loaded] | None,
+    look_up: LookUp = look_up,
 ) -> AsyncIterator[None]:
-    """Read what there is, and watch it for the length of the block. Raises nothing: who cannot be known stays out."""
-    tokens = authority.tokens
-    if tokens is not None:
-        try:
-            tokens.adopt(await asyncio.to_thread(tokens.read))
-        except TokenFileError as error:
-            logger.error("nobody is known by a token: %s", error)  # noqa: TRY400 - the operator's to mend
-    watch = Watch([*token_file(authority), *policy(authority, tuple(files), load)], metrics)
+    """Read what there is, and watch it for the length of the block. Raises nothing: who cannot be known stays out.
+
+    `look_up` finds the addresses of an issuer.
+    """
+    watched = (*token_file(authority), *key_file(authority), *policy(authority, tuple(files), load))
+    watch = Watch(watched, metrics)
+    await watch.look()
     tasks = [asyncio.create_task(watch.run(), name="auth-watch")]
+    jwt = authority.settings.jwt
+    if jwt is not None and jwt.jwks_file is None and authority.settings.uses_jwt:
+        keys = open_keys(jwt, metrics, look_up=look_up, on_change=authority.lasting.review)
+        authority.use_keys(keys)
+        if isinstance(keys, JwksUrl):
+            tasks.append(asyncio.create_task(keys.run(), name="jwks"))
     try:
         yield
     finally:

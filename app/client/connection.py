@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -67,7 +68,21 @@ class Target:
     def open(self, timeout: float) -> httpx.Client:
         """An HTTP client that waits `timeout` seconds for bytes, and asks no proxy for this very machine."""
         limits = httpx.Timeout(timeout, connect=CONNECT_SECONDS)
-        return httpx.Client(timeout=limits, headers=self.headers(), trust_env=not _is_local(self.url))
+        trust_env = not _is_local(self.url)
+        return httpx.Client(timeout=limits, headers=self.headers(), trust_env=trust_env, verify=_verify(self.url))
+
+
+def _verify(url: str) -> ssl.SSLContext | bool:
+    """The authorities in SSL_CERT_FILE or SSL_CERT_DIR, else the usual ones; also for this machine.
+
+    Raises ClientError where the file is none. Without TLS nothing is read.
+    """
+    if not url.startswith("https:"):
+        return True
+    try:
+        return httpx.create_ssl_context(trust_env=True)
+    except OSError as error:
+        raise ClientError(f"SSL_CERT_FILE cannot be used: {error.strerror or error}") from None
 
 
 def check_url(url: str) -> str:

@@ -48,7 +48,7 @@ class JwtSettings(Section):
     """The claim that lists its groups: an array of texts, or one text."""
 
     leeway: Annotated[float, Field(ge=0, le=300)] = 0.0
-    """Seconds by which the issuer's clock may differ."""
+    """Seconds by which the issuer's clock may differ. A token is taken 5 s before it begins in any case."""
 
     @field_validator("algorithms")
     @classmethod

@@ -10,30 +10,12 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from app.config.address import parse_address
-from app.config.section import PositiveSeconds, Seconds, Section, TextList, only
+from app.config.management import ManagementSettings
+from app.config.section import EMPTY_ALLOWED, PositiveSeconds, Seconds, Section, TextList, only
+from app.config.server_tls import ServerTlsSettings
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[^\s/:?#\[\]@*]+)(?::[0-9]{1,5})?")
 _HOST = re.compile(r"\[[0-9a-f:.]+\]|[^\s/:?#\[\]@*]+")
-
-
-class ServerTlsSettings(Section):
-    """TLS of the gateway itself. Not supported in this version: let a reverse proxy end TLS."""
-
-    cert_file: Annotated[Path | None, only(None)] = None
-    """PEM file with the certificate. Not supported in this version."""
-
-    key_file: Annotated[Path | None, only(None)] = None
-    """PEM file with its key. Not supported in this version."""
-
-
-class ManagementSettings(Section):
-    """A port of its own for health and metrics. Not supported in this version."""
-
-    host: Annotated[str | None, only(None)] = None
-    """Address of that port. Not supported in this version."""
-
-    port: Annotated[int | None, only(None)] = None
-    """TCP port. Not supported in this version."""
 
 
 class ServerSettings(Section):
@@ -55,18 +37,19 @@ class ServerSettings(Section):
     """Origins, such as `https://dash.example`, whose pages may use the gateway."""
 
     trusted_proxies: TextList = Field(default_factory=list)
-    """Addresses or networks of the reverse proxies whose X-Forwarded-* headers count."""
+    """Addresses or networks of the reverse proxies whose word on a client's address and scheme counts:
+    X-Forwarded-For and X-Forwarded-Proto, or Forwarded. A proxy has to replace what a client sends of these."""
+
+    tls: Annotated[ServerTlsSettings, EMPTY_ALLOWED] = Field(default_factory=ServerTlsSettings)
+    """TLS of the gateway itself."""
+
+    management: Annotated[ManagementSettings, EMPTY_ALLOWED] = Field(default_factory=ManagementSettings)
+    """A port of its own for health and metrics."""
 
     peers: Annotated[TextList, Field(max_length=64)] = Field(default_factory=list)
     """Where the replicas of this gateway are reached, each `name`, `name:port` or `[v6 address]:port`; where no port is
     given it is `port`. All addresses of a name count, and this process may be among them. What a worker says of a lease
     of another replica is told to it there. Needs `auth.secret_file`; taken over by a reload."""
-
-    tls: ServerTlsSettings = Field(default_factory=ServerTlsSettings)
-    """TLS of the gateway itself. Not supported in this version."""
-
-    management: ManagementSettings = Field(default_factory=ManagementSettings)
-    """A port of its own for health and metrics. Not supported in this version."""
 
     drain_delay: Seconds = 0.0
     """Seconds between being told to stop and taking no new work, so that load balancers can notice."""
@@ -132,12 +115,22 @@ class ServerSettings(Section):
     @field_validator("peers")
     @classmethod
     def _reachable(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        """Without the scheme that people write before such things; no other one is spoken between replicas."""
-        bare = [text.removeprefix("http://").removesuffix("/") for text in value]
+        """Without the scheme that people write before such things; replicas speak to each other as to all."""
+        tls = info.data.get("tls")
+        scheme = "https://" if tls is not None and tls.is_on else "http://"
+        bare = [text.removeprefix(scheme).removesuffix("/") for text in value]
         for text in bare:
             if not parse_address(text, info.data.get("port", 1))[1]:
                 raise ValueError(f"{text!r} has no port, and `port` is 0")
         return bare
+
+    @field_validator("management")
+    @classmethod
+    def _elsewhere(cls, value: ManagementSettings, info: ValidationInfo) -> ManagementSettings:
+        """On a port of its own: one address cannot be both, and one port on two addresses confuses whoever filters."""
+        if value.port and value.port == info.data.get("port"):
+            raise ValueError("must have another port than the gateway itself")
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod

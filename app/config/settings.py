@@ -14,8 +14,10 @@ from pydantic_core import PydanticCustomError
 from app.config.auth import AuthSettings
 from app.config.destination import DestinationSettings, QueueSettings, TopicSettings
 from app.config.limits import LimitSettings
+from app.config.management import ManagementSettings
 from app.config.section import EMPTY_ALLOWED, Section
-from app.config.server import ManagementSettings, ServerSettings, ServerTlsSettings
+from app.config.server import ServerSettings
+from app.config.server_tls import ServerTlsSettings
 from app.config.service import MEMORY, STOMP, ReconnectSettings, ServiceSettings, TlsSettings
 from app.domain.uri import SEPARATOR
 

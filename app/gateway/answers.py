@@ -31,7 +31,10 @@ class Answers:
         secret = settings.auth.secret
         #: Signs what replicas say to each other; None where there are no others.
         self.key = None if secret is None else derived(secret, "peers")
-        self._peers = None if self.key is None else Peers(self.key, settings.server.peer_addresses(), metrics)
+        self._peers = None
+        if self.key is not None:
+            server = settings.server
+            self._peers = Peers(self.key, server.peer_addresses(), metrics, tls=server.tls.is_on)
 
     def reload(self, server: ServerSettings) -> ServerSettings:
         """Take over the peers; returns the settings in force, whose other options are as they were."""

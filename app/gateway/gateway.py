@@ -164,7 +164,7 @@ class Gateway:
     # Publishing.
 
     def resolve(self, uri: MqUri, sight: Sight | None = None) -> Destination:
-        """The declared destination; raises InvalidName, UnknownService, UnknownDestination. Hints: what `sight` sees."""
+        """The declared destination; raises InvalidName, UnknownService, UnknownDestination; hints at what is seen."""
         return self._registry.resolve(uri, sight)
 
     async def publish(

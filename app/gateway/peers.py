@@ -20,8 +20,8 @@ _TRIES = 2
 class Peers:
     """Tells the owner of leases what was said of them, over a channel that only replicas have."""
 
-    def __init__(self, key: bytes, hosts: Hosts, metrics: Metrics) -> None:
-        self._channel = PeerChannel(key, metrics)
+    def __init__(self, key: bytes, hosts: Hosts, metrics: Metrics, *, tls: bool) -> None:
+        self._channel = PeerChannel(key, metrics, tls=tls)
         self._directory = PeerDirectory(hosts, self._channel.ask)
         self._leases = metrics.forwarded_leases
 

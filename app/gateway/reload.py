@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 
+from app.auth.authority import Authority
 from app.config.errors import ConfigError
 from app.config.loader import Loaded
 from app.config.settings import Settings
@@ -18,15 +19,18 @@ logger = logging.getLogger("mq_gateway.reload")
 LOAD_SECONDS = 30.0
 #: Sections that count from the next start on.
 _FIXED = ("server", "auth", "limits")
+#: But this one.
+_AT_ONCE = ("auth", "policy")
 
 Load = Callable[[], Loaded]
 
 
 class Reloader:
-    """Reads with `load`, as at the start, and hands the services to the gateway."""
+    """Reads with `load`, as at the start, and hands the services to the gateway, the policy to `authority`."""
 
-    def __init__(self, load: Load, gateway: Gateway) -> None:
+    def __init__(self, load: Load, gateway: Gateway, authority: Authority) -> None:
         self._load = load
+        self._authority = authority
         self._gateway = gateway
         self._success = gateway.metrics.config_reload_success
 
@@ -45,6 +49,7 @@ class Reloader:
         except Exception:
             logger.exception("reloading failed")
         else:
+            self._authority.adopt(loaded.settings.auth.policy)
             self._tell(loaded, change)
             self._success.set(1)
             return True
@@ -68,7 +73,7 @@ def _differences(present: Settings, loaded: Settings) -> Iterator[str]:
     for section in _FIXED:
         old, new = getattr(present, section), getattr(loaded, section)
         for option in type(old).model_fields:
-            if getattr(old, option) != getattr(new, option):
+            if (section, option) != _AT_ONCE and getattr(old, option) != getattr(new, option):
                 yield f"{section}.{option}"
     if present.auth.secret_file == loaded.auth.secret_file and present.auth.secret != loaded.auth.secret:
         yield "auth.secret_file, which holds another secret"

@@ -91,8 +91,13 @@ class Window(Generic[T]):
     async def put(self, name: T, publication: Publication) -> None:
         """Begin to publish, as soon as there is place; the end is told to `settled`."""
         size = len(publication.body)
-        while self.stopped is None and self._is_full(size):
-            await self.one_ended()
+        try:
+            while self.stopped is None and self._is_full(size):
+                await self.one_ended()
+        except asyncio.CancelledError:
+            if self.stopped is not None:
+                self._settled(name, self.stopped, None)
+            raise
         if self.stopped is not None:
             self._settled(name, self.stopped, None)
             return

@@ -5,40 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.domain.errors import Code
 from app.domain.pace import time_left
 from app.http1.deadline import Deadline
-from app.http1.refusal import Refused, message, too_slow
+from app.http1.refusal import Refused, full, message, too_slow
 from app.http1.rules import DISCARD_BYTES, FAREWELL_SECONDS, LINGER_SECONDS, STALL_GRACE, Flow, GatewayState
 from app.http1.sockets import reset
+from app.http1.waiting import Waiting
 
 logger = logging.getLogger("mq_gateway.server")
-
-_FULL = Refused(
-    503,
-    Code.OVERLOADED,
-    "The gateway has as many connections as it has descriptors for.",
-    retriable=True,
-    headers=((b"retry-after", b"5"),),
-)
-
-
-class Waiting(Enum):
-    """What the server waits for; each has its own deadline."""
-
-    HEAD = "head"  # the rest of a head, from its first byte on, or the first byte of a connection
-    BODY = "body"  # the rest of a body, as long as it comes no slower than `app.domain.pace` says
-    APP = "app"  # the application, which has its own deadlines
-    IDLE = "idle"  # the next request
-    DISCARD = "discard"  # the rest of a body after its answer is out
-    LINGER = "linger"  # the client, to take what is unsent and close
-
 
 # Bound once: looking a member up in its Enum costs as much as ten plain attributes (CPython 3.11).
 _HEAD, _BODY, _APP, _IDLE, _DISCARD, _LINGER = Waiting
@@ -77,21 +56,26 @@ class Connection(HttpToolsProtocol):
         self._active: RequestResponseCycle | None = None
         self._gone: dict[object, Callable[[], None]] = {}
         self._extensions: dict[str, Any] = {}
+        self._proxy = ""  # the address of the peer where it is a proxy whose word counts
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes the connection, unless the descriptors are needed for the brokers."""
         super().connection_made(transport)
         self.flow = Flow(transport)
+        peer = self.client[0] if self.client else ""
+        self._proxy = peer if self.rules.proxies.trusts(peer) else ""
         self._extensions["mq_gateway"] = {
             "abort": self.abort,
             "write_buffer_size": transport.get_write_buffer_size,
             "write_through": self._write_through,
             "is_closing": transport.is_closing,
             "on_disconnect": self._on_disconnect,
+            "peer": peer,
+            "proxy": bool(self._proxy),
         }
         self._wait(_HEAD)
         if len(self.connections) > self.rules.connections:
-            self._refuse(_FULL)
+            self._refuse(full())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells every request of this connection, and the server when it was the last one."""
@@ -196,7 +180,7 @@ class Connection(HttpToolsProtocol):
         elif self._waiting in {_LINGER, _DISCARD}:
             self.abort()
         elif self._waiting is _BODY or self._head_open:
-            self._refuse(too_slow("The request did not arrive in time."))
+            self._refuse(too_slow(head=self._waiting is not _BODY))
         else:
             self._close()
 
@@ -233,6 +217,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, refused: Refused) -> None:
         """Reads no more, answers what is due, says why, ends the connection."""
+        self.server_state.refused(refused.reason)
         self._deaf = True
         if self._latest is not None and self._latest.more_body and not self._break_off(self._latest):
             self._leave(linger=True)

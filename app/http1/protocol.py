@@ -36,7 +36,9 @@ class GatewayProtocol(Connection):
     `abort()` ends the connection at once, whatever is still unsent; `write_buffer_size()` is what the
     client has not taken, in bytes; after `write_through()` a send waits until that is nothing; `is_closing()`
     is true when writing makes no sense any more; `on_disconnect(callback)` calls `callback()` once on the loop
-    should the client go before the response is complete, and returns a function that forgets the callback.
+    should the client go before the response is complete, and returns a function that forgets the callback;
+    `peer` is the address at the other end of the connection, and `proxy` whether that is one of
+    `server.trusted_proxies`, whose headers about the client may be believed. `scope["client"]` is then who it says.
     """
 
     def __init__(
@@ -151,9 +153,17 @@ class GatewayProtocol(Connection):
         scope["path"] = root + target.path
         scope["raw_path"] = root.encode("ascii") + target.raw_path
         scope["query_string"] = target.query
+        if self._proxy:
+            self._look_through(scope)
         if target.authority is not None:
             self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"]
             self.headers.append((b"host", target.authority))
+
+    def _look_through(self, scope: HTTPScope) -> None:
+        address, scheme = self.rules.proxies.look_through(self._proxy, self.headers)
+        scope["client"] = (address, 0)
+        if scheme is not None:
+            scope["scheme"] = scheme
 
     def _exchange(self, expects: bool, *, keep_alive: bool) -> Exchange:
         return Exchange(

@@ -35,8 +35,11 @@ class Refused(Exception):
         *,
         retriable: bool = False,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        reason: str = "malformed",
     ) -> None:
         super().__init__(detail)
+        #: As what it is counted: the label of `mq_gateway_refused_connections_total`.
+        self.reason = reason
         self.status = status
         self.code = code
         self.retriable = retriable
@@ -51,12 +54,20 @@ def malformed(detail: str) -> Refused:
 
 def too_large(detail: str) -> Refused:
     """431 (RFC 6585 section 5)."""
-    return Refused(431, Code.HEADERS_TOO_LARGE, detail)
+    return Refused(431, Code.HEADERS_TOO_LARGE, detail, reason="head_too_large")
 
 
-def too_slow(detail: str) -> Refused:
+def too_slow(*, head: bool) -> Refused:
     """400 and not 408: clients and proxies send a request anew at a 408 without being asked."""
-    return Refused(400, Code.MALFORMED_REQUEST, detail, retriable=True)
+    detail = "The request did not arrive in time."
+    return Refused(400, Code.MALFORMED_REQUEST, detail, retriable=True, reason="slow_head" if head else "slow_body")
+
+
+def full() -> Refused:
+    """503: there are as many connections as there may be."""
+    detail = "The gateway has as many connections as it has descriptors for."
+    later = ((b"retry-after", b"5"),)
+    return Refused(503, Code.OVERLOADED, detail, retriable=True, headers=later, reason="full")
 
 
 def request_id(headers: Headers) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from app.config.limits import LimitSettings
 from app.config.server import ServerSettings
+from app.http1.forwarded import Proxies
 
 #: Header lines (count) a request may have besides the message headers of a publish.
 HEAD_LINES = 64
@@ -35,6 +37,15 @@ FAREWELL_SECONDS = 0.25
 #: Seconds by which the connection is more patient with a stalled reader than the application, which can
 #: count the reason.
 STALL_GRACE = 1.0
+#: Connections (count) to the management port: probes and scrapers, and none of the places of clients.
+MANAGEMENT_CONNECTIONS = 64
+#: TLS handshakes (count) at the same time, each of up to 52 KiB (measured): more than the kernel hands over at once.
+#: The oldest makes room for the next one, so that who says nothing holds up nobody.
+HANDSHAKES = 2560
+#: Handshakes (count) beyond the connections there may be, of the descriptors that are kept: to tell clients so.
+SPARE_HANDSHAKES = 32
+#: Bytes an endpoint of TLS may be made to say, by a client that does not read, beside what the application says.
+UNASKED_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +59,7 @@ class Rules:
     idle_timeout: float
     write_timeout: float
     connections: int
+    proxies: Proxies = field(default_factory=Proxies)
 
     @classmethod
     def of(cls, server: ServerSettings, limits: LimitSettings, *, connections: int) -> Rules:
@@ -60,6 +72,7 @@ class Rules:
             idle_timeout=server.idle_timeout,
             write_timeout=server.write_timeout,
             connections=connections,
+            proxies=Proxies.of(server.trusted_proxies),
         )
 
 
@@ -75,12 +88,19 @@ class Flow(FlowControl):
 
 
 class GatewayState(ServerState):
-    """What the connections of one server share."""
+    """What the connections of one server share. `refused` is told the reason of every refusal, to be counted."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, refused: Callable[[str], None] | None = None) -> None:
         super().__init__()
         self.rules = rules
+        self.refused = refused or _uncounted
         #: Connections that are gathering a head above HEAD_BYTES.
         self.large_heads: set[object] = set()
+        #: Connections before the end of their TLS handshake, the oldest first, and how to end each.
+        self.handshakes: dict[asyncio.Transport, Callable[[], None]] = {}
         #: Set whenever the last connection has gone.
         self.emptied = asyncio.Event()
+
+
+def _uncounted(reason: str) -> None:
+    """Nobody counts."""

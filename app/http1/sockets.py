@@ -74,9 +74,9 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-def url_of(bound: socket.socket) -> str:
+def url_of(bound: socket.socket, scheme: str = "http") -> str:
     """The base URL of a listening socket, such as `http://127.0.0.1:8080`; a wildcard becomes loopback."""
     host, port = bound.getsockname()[:2]
     if bound.family == socket.AF_INET6:
-        return f"http://[{'::1' if host == '::' else host}]:{port}"
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  # nothing is bound here
+        return f"{scheme}://[{'::1' if host == '::' else host}]:{port}"
+    return f"{scheme}://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  # nothing is bound here

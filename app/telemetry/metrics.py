@@ -55,6 +55,7 @@ class Metrics:
         self._streaming()
         self._peers()
         self._links()
+        self._authentication()
         self._process()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -105,8 +106,22 @@ class Metrics:
             "connector_events_total", "What a connector saw and no caller was told.", "service", "event"
         )
 
-    def _process(self) -> None:
+    def _authentication(self) -> None:
         self.auth_failures = self._counter("auth_failures_total", "Requests refused for who they came from.", "reason")
+        self.jwks_fetches = self._counter(
+            "jwks_fetches_total", "Fetches of the keys of the issuer of JWTs, by what became of them.", "outcome"
+        )
+        self.jwks_age_seconds = self._gauge(
+            "jwks_age_seconds", "Time since the issuer last told its keys, in seconds; +Inf if it never did."
+        )
+
+    def _process(self) -> None:
+        self.refused_connections = self._counter(
+            "refused_connections_total", "Connections and requests that never got to the application.", "reason"
+        )
+        self.certificate_expiry = self._gauge(
+            "certificate_expiry_seconds", "When the certificate of the gateway's own HTTPS ends, in Unix time; 0: none."
+        )
         self.loop_lag_seconds = self._gauge(
             "loop_lag_seconds", "How late the loop woke a timer, in seconds, worst of the last interval."
         )

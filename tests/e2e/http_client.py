@@ -344,9 +344,9 @@ async def post(port: int, target: str, body: bytes | str, headers: dict[str, str
     return await ask(port, "POST", target, body.encode() if isinstance(body, str) else body, headers)
 
 
-async def get_json(port: int, target: str) -> Any:
+async def get_json(port: int, target: str, headers: dict[str, str] | None = None) -> Any:
     """The JSON behind a path; raises AssertionError on anything but 200."""
-    answer = await ask(port, "GET", target)
+    answer = await ask(port, "GET", target, headers=headers)
     assert answer.status == 200, answer
     return answer.json
 

@@ -18,6 +18,7 @@ from app.http1.rules import Rules
 from app.http1.sockets import listen
 from app.main import create_app
 from app.server import GatewayServer
+from tests.brokers.tls import Authority
 
 #: Seconds any step of a test may take before the test fails.
 PATIENCE = 10.0
@@ -152,9 +153,13 @@ async def serving(
     *,
     limits: dict[str, Any] | None = None,
     auth: dict[str, Any] | None = None,
+    authority: Authority | None = None,
     **server: Any,
 ) -> AsyncGenerator[Served]:
-    """A gateway with these settings; ends without a drain worth waiting for."""
+    """A gateway with these settings, with an `authority` over HTTPS; ends without a drain worth waiting for."""
+    if authority is not None:
+        issued = authority.server()
+        server["tls"] = {"cert_file": issued.cert_file, "key_file": issued.key_file}
     values = {
         "server": {"port": 0, "drain_seconds": 5, **server},
         "services": {"demo": DEMO} if services is None else services,
@@ -172,7 +177,9 @@ async def serving(
     try:
         async with asyncio.timeout(PATIENCE):
             await up.wait()
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False) as client:
+        url = f"{'https' if authority else 'http'}://127.0.0.1:{port}"
+        verify = authority.client_context() if authority else True
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False, verify=verify) as client:
             yield Served(app, gateway_server, port, client)
     finally:
         gateway_server.handle_exit(15, None)

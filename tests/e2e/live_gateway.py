@@ -30,6 +30,8 @@ class LiveGateway:
 
     def __init__(self, config: Path, **environment: str) -> None:
         self.port = free_port()
+        #: Of the questions below, where nobody else may ask them.
+        self.headers: dict[str, str] = {}
         self.log = config.with_suffix(".log")
         command = [sys.executable, "-m", "app", "serve", "--config", str(config), "--port", str(self.port)]
         env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(config.parent), **environment}
@@ -46,7 +48,7 @@ class LiveGateway:
         """Wait for the line that says where it listens."""
         assert self.popen.stdout is not None
         line = self.popen.stdout.readline().decode()
-        assert re.search(rf"http://127\.0\.0\.1:{self.port}", line), f"{line}{self.log.read_text()}"
+        assert re.search(rf"https?://127\.0\.0\.1:{self.port}", line), f"{line}{self.log.read_text()}"
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.popen.send_signal(number)
@@ -63,7 +65,7 @@ class LiveGateway:
     # What it tells.
 
     async def link(self, service: str) -> dict[str, Any]:
-        view: dict[str, Any] = await get_json(self.port, f"/mq/{service}")
+        view: dict[str, Any] = await get_json(self.port, f"/mq/{service}", self.headers)
         return view
 
     async def until_link(self, service: str, wanted: Callable[[dict[str, Any]], bool], timeout: float = 20) -> None:
@@ -80,7 +82,7 @@ class LiveGateway:
 
     async def metric(self, name: str, **labels: str) -> float:
         """A sample of /metrics; 0 where there is none."""
-        answer: Answer = await ask(self.port, "GET", "/metrics")
+        answer: Answer = await ask(self.port, "GET", "/metrics", headers=self.headers)
         wanted = {f'{key}="{value}"' for key, value in labels.items()}
         for line in answer.body.decode().splitlines():
             found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)

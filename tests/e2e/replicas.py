@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from app.config.settings import Settings
+from tests.brokers.tls import Authority
 from tests.e2e.http_gateway import DEMO, Served, serving
 
 JOBS = "/mq/demo/Queues/jobs"
@@ -31,12 +32,15 @@ async def tell(replica: Served, secret: str, *peers: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def replicas(folder: Path, number: int = 2, **limits: Any) -> AsyncIterator[Sequence[Served]]:
-    """So many that know each other, and themselves."""
+async def replicas(
+    folder: Path, number: int = 2, *, authority: Authority | None = None, **limits: Any
+) -> AsyncIterator[Sequence[Served]]:
+    """So many that know each other, and themselves; with an `authority` they speak HTTPS."""
     secret = secret_file(folder)
     async with contextlib.AsyncExitStack() as stack:
         made = [
-            await stack.enter_async_context(serving(auth={"secret_file": secret}, limits=limits)) for _ in range(number)
+            await stack.enter_async_context(serving(auth={"secret_file": secret}, limits=limits, authority=authority))
+            for _ in range(number)
         ]
         for one in made:
             await tell(one, secret, *(f"127.0.0.1:{each.port}" for each in made))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from app.config.settings import Settings
 from app.http1.rules import Rules
 from app.http1.sockets import listen
 from app.server import GatewayServer
+from tests.brokers.tls import Authority
 
 #: Seconds any step of a test may take before the test fails.
 PATIENCE = 10.0
@@ -164,9 +166,23 @@ class Served:
     server: GatewayServer
     port: int
     loop: asyncio.AbstractEventLoop
+    tls: ssl.SSLContext | None = None
 
-    def connect(self) -> Client:
-        return Client(socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE))
+    def connect(self, *, receive_buffer: int = 0) -> Client:
+        """With `receive_buffer` a client whose kernel takes little."""
+        sock = self.tcp(receive_buffer=receive_buffer)
+        if self.tls is None:
+            return Client(sock)
+        return Client(self.tls.wrap_socket(sock, server_hostname="localhost", suppress_ragged_eofs=False))
+
+    def tcp(self, *, receive_buffer: int = 0) -> socket.socket:
+        """A connection on which nothing has been said."""
+        sock = socket.socket()
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(PATIENCE)
+        sock.connect(("127.0.0.1", self.port))
+        return sock
 
     def ask(self, *parts: bytes) -> Response:
         """One connection, these bytes, the first response."""
@@ -258,7 +274,7 @@ class Client:
     def rest(self) -> bytes:
         """Everything until the server ends the connection; an orderly end or a reset."""
         data = b""
-        with contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):
             while piece := self.file.read1():
                 data += piece
         return data
@@ -266,10 +282,21 @@ class Client:
 
 @contextlib.contextmanager
 def serving(
-    app: TinyApp | None = None, *, connections: int = 1000, limits: dict[str, Any] | None = None, **server: Any
+    app: TinyApp | None = None,
+    *,
+    connections: int = 1000,
+    limits: dict[str, Any] | None = None,
+    authority: Authority | None = None,
+    **server: Any,
 ) -> Generator[Served]:
-    """A server with these settings, on uvloop in a thread of its own; ends without a drain worth waiting for."""
+    """A server with these settings, on uvloop in a thread of its own; ends without a drain worth waiting for.
+
+    With an `authority` it speaks HTTPS.
+    """
     app = app or TinyApp()
+    if authority is not None:
+        issued = authority.server()
+        server["tls"] = {"cert_file": issued.cert_file, "key_file": issued.key_file, **server.get("tls", {})}
     settings = Settings.model_validate({"server": {"port": 0, "drain_seconds": 5, **server}, "limits": limits or {}})
     sockets = listen("127.0.0.1", 0)
     rules = Rules.of(settings.server, settings.limits, connections=connections)
@@ -291,7 +318,7 @@ def serving(
     assert up.wait(PATIENCE)
     gateway, loop = made[0]
     try:
-        yield Served(app, gateway, port, loop)
+        yield Served(app, gateway, port, loop, authority.client_context() if authority else None)
     finally:
         gateway.handle_exit(15, None)
         gateway.handle_exit(15, None)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.config.settings import ServiceSettings
-from app.connectors.stomp import addresses, link
+from app.connectors.stomp import addresses, succession
 from app.connectors.stomp.addresses import Address
 from app.domain.errors import InvalidHeader, OutcomeUnknown
 from app.domain.link import LinkFault, LinkState
@@ -42,14 +42,14 @@ async def test_other_destinations_leave_the_connection_as_it_is(subject: Connect
         assert (len(peer.connections), it.states) == (1, [LinkState.UP])
 
 
-async def test_another_password_takes_another_connection_when_what_is_in_flight_has_ended(subject: Connect) -> None:
+async def test_another_vhost_takes_another_connection_when_what_is_in_flight_has_ended(subject: Connect) -> None:
     async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
         recorder, subscription = await it.consume(topic())
         old, _ = await peer.frame_from("SUBSCRIBE")
         peer.script.receipts = False
         in_flight = it.putting(b"before")
         await peer.frame("SEND")
-        assert changed(it, password="other")
+        assert changed(it, vhost="/other")
         during = it.putting(b"during")
         await peer.none("DISCONNECT", 0.1)
         assert peer.count("CONNECT") == 1, "not before the RECEIPT"
@@ -61,8 +61,8 @@ async def test_another_password_takes_another_connection_when_what_is_in_flight_
         assert await recorder.word() == "lost"
         assert await recorder.word() == "restored"
         await during
-        assert (await peer.frame("CONNECT"))["passcode"] == "secret"
-        assert (await peer.frame("CONNECT"))["passcode"] == "other"
+        assert (await peer.frame("CONNECT"))["host"] == "/"
+        assert (await peer.frame("CONNECT"))["host"] == "/other"
         connection, sent = await peer.frame_from("SEND")
         assert (connection, sent.body) == (new, b"during")
         assert it.states == [LinkState.UP, LinkState.CONNECTING, LinkState.UP]
@@ -94,7 +94,7 @@ async def test_hosts_that_were_looked_up_before_a_reload_do_not_see_its_password
 async def test_a_broker_that_does_not_answer_is_not_waited_for_for_ever(
     subject: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "RETIRE_SECONDS", 0.1)
+    monkeypatch.setattr(succession, "RETIRE_SECONDS", 0.1)
     async with ScriptedPeer.listen() as peer, subject(peer.address) as it:
         peer.script.receipts = False
         in_flight = it.putting()
@@ -116,6 +116,7 @@ async def test_a_configuration_that_changes_during_an_attempt_is_the_one_in_forc
             peer.script.connected = {"version": "1.2", "heart-beat": "0,0"}
             await first.send("CONNECTED", peer.script.connected)
             assert (await peer.frame("CONNECT"))["passcode"] == "other"
+            assert (await peer.frame_from("DISCONNECT"))[0] is first
             await it.put()
             assert (await peer.frame_from("SEND"))[0] is await peer.connection(2)
 

@@ -19,21 +19,31 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/live")
     async def live(_request: Request) -> JSONResponse:
-        """200 while the loop turns; 503 after a failure that only a restart heals. A broker down is none."""
-        if context.failure is None:
-            return JSONResponse({"status": "live"}, headers=_NO_STORE)
-        return JSONResponse({"status": "failed", "detail": context.failure}, 503, _LATER)
+        """See `is_live`."""
+        return is_live(context)
 
     @routes.get("/ready")
     async def ready(_request: Request) -> JSONResponse:
-        """200 with the state of every link; 503 while draining and until required services have been up."""
-        gateway = context.running
-        links = {} if gateway is None else gateway.link_states()
-        status = _readiness(context)
-        body = {"status": status, "services": links}
-        return JSONResponse(body, headers=_NO_STORE) if status == READY else JSONResponse(body, 503, _LATER)
+        """See `is_ready`."""
+        return is_ready(context)
 
     return routes
+
+
+def is_live(context: Context) -> JSONResponse:
+    """200 while the loop turns; 503 after a failure that only a restart heals. A broker down is none."""
+    if context.failure is None:
+        return JSONResponse({"status": "live"}, headers=_NO_STORE)
+    return JSONResponse({"status": "failed", "detail": context.failure}, 503, _LATER)
+
+
+def is_ready(context: Context) -> JSONResponse:
+    """200 with the state of every link; 503 while draining and until required services have been up."""
+    gateway = context.running
+    links = {} if gateway is None else gateway.link_states()
+    status = _readiness(context)
+    body = {"status": status, "services": links}
+    return JSONResponse(body, headers=_NO_STORE) if status == READY else JSONResponse(body, 503, _LATER)
 
 
 def _readiness(context: Context) -> str:

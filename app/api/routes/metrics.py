@@ -14,8 +14,13 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/metrics")
     async def metrics() -> Response:
-        """All metrics in the text exposition format 0.0.4."""
-        headers = {"cache-control": "no-store", "content-type": CONTENT_TYPE}
-        return Response(context.metrics.render(), headers=headers)
+        """See `exposition`."""
+        return exposition(context)
 
     return routes
+
+
+def exposition(context: Context) -> Response:
+    """All metrics in the text exposition format 0.0.4."""
+    headers = {"cache-control": "no-store", "content-type": CONTENT_TYPE}
+    return Response(context.metrics.render(), headers=headers)

@@ -18,11 +18,11 @@ from typing import Any
 from app.config.settings import ServiceSettings
 from app.connectors.base import Destination, Listener, Subscription
 from app.connectors.stomp.addresses import Address, look_up, one_each
-from app.connectors.stomp.link import RETIRE_SECONDS
 from app.connectors.stomp.member import Member, Neighbours
 from app.connectors.stomp.quarantine import Quarantine
 from app.connectors.stomp.session import Session
 from app.connectors.stomp.spread import Spread
+from app.connectors.stomp.succession import RETIRE_SECONDS
 from app.domain.errors import BrokerUnavailable, Draining
 from app.domain.link import Connections, LinkError, LinkFault, LinkState, LinkStatus, either
 

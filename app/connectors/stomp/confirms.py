@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class Confirms:
         self._pending: dict[str, Pending] = {}
         self._last = 0
         self._settled: asyncio.Event | None = None
+        self._holds = 0
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -44,17 +46,30 @@ class Confirms:
         return pending
 
     async def settled(self) -> None:
-        """Returns when nobody waits for a receipt; the caller sets the deadline."""
-        while self._pending:
+        """Returns when nobody waits for a receipt, or will before long; the caller sets the deadline."""
+        while self._pending or self._holds:
             self._settled = self._settled or asyncio.Event()
             self._settled.clear()
             await self._settled.wait()
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block frames are still to be sent that belong together."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self._look()
+
     def _take(self, receipt: str) -> Pending | None:
         pending = self._pending.pop(receipt, None)
+        self._look()
+        return pending
+
+    def _look(self) -> None:
         if self._settled is not None and not self._pending:
             self._settled.set()
-        return pending
 
     def forget(self, pending: Pending) -> None:
         """Nobody waits any longer; a late RECEIPT is ignored."""

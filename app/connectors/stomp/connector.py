@@ -24,6 +24,7 @@ from app.connectors.stomp.quarantine import Quarantine
 from app.connectors.stomp.reading import Reading
 from app.connectors.stomp.requester import Requester
 from app.connectors.stomp.session import Session
+from app.connectors.stomp.succession import DECLARATIONS
 from app.domain.errors import InvalidName
 from app.domain.link import LinkState, LinkStatus, combined
 from app.domain.message import Message, Publication
@@ -32,8 +33,6 @@ from app.domain.uri import DestinationType, MqUri
 
 #: Seconds for what is still to be done when the connection has been ended.
 _CHORES_DEADLINE = 1.0
-#: What of a service has nothing to do with its connection.
-_DECLARATIONS = {"queues", "topics", "allow_undeclared", "required", "consumer_timeout", "consume_from"}
 
 
 class StompMQConnector(MQConnector):
@@ -228,7 +227,7 @@ class StompMQConnector(MQConnector):
     def reconfigure(self, settings: ServiceSettings) -> bool:
         if _kind(settings) != _kind(self.settings):
             return False
-        same = settings.model_dump(exclude=_DECLARATIONS) == self.settings.model_dump(exclude=_DECLARATIONS)
+        same = settings.model_dump(exclude=DECLARATIONS) == self.settings.model_dump(exclude=DECLARATIONS)
         self.settings = self._publisher.settings = self._keeping.settings = settings
         self._consumers.settings = self._reading.consumers.settings = settings
         self._requester.forgive()

@@ -70,6 +70,9 @@ class Consumers:
         if path in session.stale:
             session = await self._link.renewed(deadline - loop.time())
         await self._establish(subscription, session, deadline, timeout)
+        while session.replaced:  # meanwhile; what it delivered goes back
+            session = await self._link.session(deadline - loop.time())
+            await self._establish(subscription, session, deadline, timeout)
         if not session.is_open:  # RECEIPT and the end came in one read: nobody was told of a loss
             raise BrokerUnavailable("the link was lost while subscribing", retry_after=1)
         if not subscription.is_over:  # closed while the broker was asked

@@ -147,7 +147,8 @@ class Declarations:
                         deadline - asyncio.get_running_loop().time()
                     )
                     for each in wanted:
-                        await self._standing(session, each)
+                        if session.takes_work:
+                            await self._standing(session, each)
                     if session.takes_work:
                         return session
         except TimeoutError:
@@ -189,6 +190,8 @@ class Declarations:
             self._undone.add(made)
             made.add_done_callback(self._done)
         await asyncio.wait([made])
+        if session.retiring:
+            return  # it may be on neither connection, and is looked for on the other one
         if made.cancelled():
             raise BrokerUnavailable(f"the link was lost before {wanted.uri} was declared", retry_after=1)
         made.result()

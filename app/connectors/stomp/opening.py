@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from app.config.settings import ServiceSettings
 from app.connectors.stomp.addresses import Address
@@ -13,6 +13,19 @@ from app.connectors.stomp.login import has_backslash
 from app.connectors.stomp.session import Session
 from app.connectors.stomp.tls import client_context
 from app.domain.link import LinkFailed, LinkFault
+
+
+async def open_first(
+    settings: ServiceSettings, addresses: Iterable[Address], epoch: int, on_event: Callable[[str], None]
+) -> Session:
+    """The first address that answers; raises the last address's LinkFailed when none does."""
+    failure = LinkFailed(LinkFault.DNS, "no address")
+    for address in addresses:
+        try:
+            return await open_session(settings, address, epoch, on_event)
+        except LinkFailed as fault:
+            failure = fault
+    raise failure
 
 
 async def open_session(

@@ -106,8 +106,10 @@ class Publisher:
         """As MQConnector.publish."""
         patience = Patience(timeout)
         with self._place():
-            session = await self.session(destination, patience)
-            await self._send(session, destination, publication, patience, confirm=confirm)
+            while not await self._send(
+                await self.session(destination, patience), destination, publication, patience, confirm=confirm
+            ):
+                pass  # on the connection that has taken its place
 
     async def session(self, destination: Destination, patience: Patience) -> Session:
         """The connection for a publish to this destination, once what is to stand behind it stands.
@@ -131,7 +133,8 @@ class Publisher:
     ) -> None:
         """As `publish`, on this connection; returns at the RECEIPT or at the reply, whichever is first."""
         with self._place():
-            await self._send(session, destination, publication, patience, reply_to=reply_to)
+            if not await self._send(session, destination, publication, patience, reply_to=reply_to):
+                raise BrokerUnavailable(f"another connection to {self._service} takes over", retry_after=1)
 
     async def _send(
         self,
@@ -142,17 +145,21 @@ class Publisher:
         *,
         confirm: bool = True,
         reply_to: ReplyTo | None = None,
-    ) -> None:
+    ) -> bool:
+        """False where nothing was sent, for another connection takes the place of this one."""
         path, headers = self.frame(session.dialect, destination, publication, reply_to)
         self._quarantine.refuse(path)
         if self._waiting or not session.transport.is_writable:
             await self._room(session, patience)
+        if session.retiring:
+            return False
         _declare_once(session, destination, path, headers)
         pending = session.send(path, publication.body, publication.content_type, headers, confirm=confirm)
         try:
             if reply_to is not None and pending is not None:
                 reply_to.reply.add_done_callback(partial(_proven, pending.future))
             await self._sent(session, pending, patience)
+            return True
         finally:
             # An error's traceback holds this frame, and the frame the error: the body would stay with them.
             del pending
@@ -169,7 +176,8 @@ class Publisher:
                 self._quarantine.refuse(path)
                 _declare_once(session, destination, path, sends[0].headers)
                 transaction = Transaction(session, publications[0].message_id, path, confirm=confirm)
-                await transaction.run(sends, lambda session: self._room(session, patience), patience.deadline)
+                with session.confirms.held():  # it ends on the connection it began on
+                    await transaction.run(sends, lambda session: self._room(session, patience), patience.deadline)
 
     def _sends(
         self, dialect: Dialect, destination: Destination, publications: Sequence[Publication]
@@ -224,8 +232,6 @@ class Publisher:
             raise Overloaded(f"the broker of {self._service} does not read", retry_after=1) from None
         finally:
             self._waiting -= 1
-        if not session.takes_work:
-            raise BrokerUnavailable(f"the link to {self._service} was lost", retry_after=1)
 
     async def _sent(self, session: Session, pending: Pending | None, patience: Patience) -> None:
         """Wait for the RECEIPT, or where none was asked for until the kernel took the frame."""

@@ -43,6 +43,8 @@ class Session:
         self.settings: ServiceSettings | None = None
         #: Takes no new work: another connection takes its place as soon as what is in flight has ended.
         self.retiring = False
+        #: Another one has taken its place, and nobody is told of its end.
+        self.replaced = False
         #: Destinations whose queue arguments went out on this connection, and what `declaring.mark` says.
         self.declared: set[str] = set()
         #: What the destinations of this service are called here; for reply-to.

@@ -133,7 +133,6 @@ class StompSubscription(Subscription):
         """The broker will not have this subscription."""
         session = self._session
         if session is not None and session.is_open:
-            session.drop_route(self._id)
             session.unsubscribe(self._id).future.add_done_callback(_retrieve)
         self._refused(session, detail)
 
@@ -242,12 +241,12 @@ class StompSubscription(Subscription):
         session.drop_route(self._id)
         self._unacked.clear()
         self._id, pending = self._subscribe(session)
-        pending.future.add_done_callback(self._reopened)
+        pending.future.add_done_callback(lambda future: self._reopened(session, future))
 
-    def _reopened(self, future: asyncio.Future[None]) -> None:
+    def _reopened(self, session: Session, future: asyncio.Future[None]) -> None:
         error = future.exception()
-        if isinstance(error, GatewayError) and self._session is not None and self._session.is_open:
-            self._refused(self._session, str(error))
+        if isinstance(error, GatewayError) and self._session is session and session.is_open:
+            self._refused(session, str(error))
 
     async def close(self, timeout: float) -> None:
         if self._closing:
@@ -271,7 +270,6 @@ class StompSubscription(Subscription):
             if self._acknowledge:
                 session.abort(LinkFailed(LinkFault.TIMEOUT, "the broker did not confirm the end of a subscription"))
         finally:
-            session.drop_route(self._id)
             self._let_go()
 
     def _let_go(self) -> None:
@@ -281,7 +279,9 @@ class StompSubscription(Subscription):
         self._unacked.clear()
 
     def _forget_session(self) -> None:
-        self._session = None
+        if self._session is not None:
+            self._session.drop_route(self._id)  # where another connection took over, this one still delivers
+            self._session = None
         if self._doubt is not None:
             self._doubt.cancel()
             self._doubt = None

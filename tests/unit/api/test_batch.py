@@ -28,7 +28,7 @@ from app.domain.errors import (
 )
 from app.domain.message import Message, Publication
 from app.domain.uri import MqUri
-from tests.unit.api.asgi import GONE, Call, piece
+from tests.unit.api.asgi import GONE, Call, allowed, piece
 
 LINES = (b"content-type", b"application/x-ndjson")
 ARRAY = (b"content-type", b"application/json; charset=utf-8")
@@ -204,7 +204,7 @@ async def test_while_draining_the_rest_is_not_sent(context: Context) -> None:
     received: asyncio.Queue[Any] = asyncio.Queue()
     received.put_nowait(piece(b"1\n", more=True))
     call = Call(headers=[LINES])
-    exchange = Exchange(call.scope, received.get, call.send)
+    exchange = allowed(Exchange(call.scope, received.get, call.send))
     task = asyncio.create_task(Batch(context)(exchange, MqUri.parse("demo::Queues::jobs")))
     for _ in range(20):
         await asyncio.sleep(0)

@@ -40,6 +40,7 @@ async def test_an_answer_is_a_head_and_a_body() -> None:
         "cache-control": "no-store",
         "x-request-id": "r-1",
         "x-content-type-options": "nosniff",
+        "cross-origin-resource-policy": "same-origin",
         "vary": "Origin",
     }
     assert call.json == {"a": 1}

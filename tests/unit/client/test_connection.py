@@ -50,6 +50,14 @@ def test_this_very_machine_is_not_reached_through_a_proxy(url: str, *, proxied: 
         assert client.timeout == httpx.Timeout(1.0, connect=connection.CONNECT_SECONDS)
 
 
+@pytest.mark.parametrize("url", ["https://127.0.0.1:8080", "https://gw.example"])
+def test_a_file_of_authorities_that_is_none_is_one_sentence(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What such a file is good for is in tests/e2e/test_tls.py."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    with pytest.raises(ClientError, match="SSL_CERT_FILE cannot be used: No such file"):
+        Target(url).open(1.0)
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "https://gw.example/prefix"])
 def test_urls(url: str) -> None:
     assert check_url(url) == url

@@ -14,33 +14,54 @@ from app.config.settings import Settings
 
 def test_defaults_to_nobody_known_and_nobody_from_outside() -> None:
     auth = AuthSettings()
-    assert auth.mode == "none"
+    assert (auth.mode, auth.is_open) == (("none",), True)
     assert not auth.allow_anonymous
 
 
 @pytest.mark.parametrize(
-    "option",
+    ("given", "mode"),
     [
-        {"mode": "token"},
-        {"mode": "jwt"},
-        {"mode": ["token", "jwt"]},
-        {"tokens_file": "tokens.json"},
-        {"jwt": {"issuer": "https://idp.example"}},
-        {"policy": [{"allow": ["look"]}]},
+        ("token", ("token",)),
+        ("token, certificate", ("token", "certificate")),
+        (["token", "certificate"], ("token", "certificate")),
+        ("none", ("none",)),
     ],
 )
-def test_later_options_are_refused(option: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match="not supported in this version"):
+def test_modes(given: object, mode: tuple[str, ...]) -> None:
+    auth = AuthSettings.model_validate({"mode": given, "tokens_file": "tokens.json"})
+    assert auth.mode == mode
+    assert auth.uses_tokens is ("token" in mode)
+    assert auth.is_open is (mode == ("none",))
+
+
+JWT = {"issuer": "https://idp.example", "audience": "mq", "jwks_file": "keys.json"}
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ({"mode": "password"}, "'none'"),
+        ({"mode": []}, "at least 1 item"),
+        ({"mode": ["none", "token"], "tokens_file": "t"}, "`none`, or each of token, jwt and certificate once"),
+        ({"mode": ["token", "token"], "tokens_file": "t"}, "`none`, or each of token, jwt and certificate once"),
+        ({"mode": "token"}, r"needs auth\.tokens_file"),
+        ({"mode": "jwt"}, r"needs auth\.jwt"),
+        ({"mode": ["token", "jwt"], "tokens_file": "t"}, r"needs auth\.jwt"),
+        ({"certificate": {"header": "Authorization"}}, "says something else"),
+        ({"certificate": {"verify_header": "Cookie"}}, "says something else"),
+        ({"certificate": {"header": "a b"}}, "match pattern"),
+        ({"certificate": {"names": {"CN=x": "a::b"}}}, "a principal has no"),
+        ({"session_seconds": 0}, "greater than 0"),
+    ],
+)
+def test_what_is_refused(option: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
         AuthSettings.model_validate(option)
 
 
-def test_an_unknown_mode_is_simply_wrong() -> None:
-    with pytest.raises(ValidationError, match="'none'"):
-        AuthSettings.model_validate({"mode": "password"})
-
-
-def test_later_options_may_be_spelled_out_as_unset() -> None:
-    assert AuthSettings.model_validate({"jwt": None, "policy": [], "tokens_file": None}) == AuthSettings()
+def test_what_is_not_used_may_stand_there() -> None:
+    auth = AuthSettings.model_validate({"jwt": JWT, "policy": [], "tokens_file": "tokens.json"})
+    assert auth.is_open
 
 
 def secret(path: Path, data: bytes) -> AuthSettings:

@@ -61,7 +61,9 @@ def test_a_file_without_services_is_an_error_and_never_the_demo(write: Write) ->
 
 
 def test_no_services_without_a_file() -> None:
-    assert _problem(environ={"MQ_GATEWAY_SERVICES": "{}", "MQ_GATEWAY_AUTH__MODE": "jwt"}).startswith("environment")
+    assert _problem(environ={"MQ_GATEWAY_SERVICES": "{}", "MQ_GATEWAY_AUTH__MODE": "password"}).startswith(
+        "environment"
+    )
 
 
 def test_later_sources_win(write: Write) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -66,24 +68,70 @@ def test_senseless_values_are_refused(option: dict[str, object]) -> None:
         ServerSettings.model_validate(option)
 
 
+def test_later_options_are_refused() -> None:
+    with pytest.raises(ValidationError, match="not supported in this version"):
+        ServerSettings.model_validate({"state_file": "a"})
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    """That there is a certificate in it is not for this floor to know."""
+    (tmp_path / "a.pem").write_text("x")
+    return {"cert_file": str(tmp_path / "a.pem"), "key_file": str(tmp_path / "a.pem")}
+
+
+def test_tls_is_two_files(files: dict[str, str]) -> None:
+    tls = ServerSettings.model_validate({"tls": {**files, "hsts_seconds": 9}}).tls
+    assert (tls.is_on, tls.min_version, tls.hsts_seconds) == (True, "1.2", 9)
+    assert not ServerSettings.model_validate({"tls": None}).tls.is_on
+
+
 @pytest.mark.parametrize(
-    "option",
+    ("change", "reason"),
     [
-        {"tls": {"cert_file": "a"}},
-        {"tls": {"key_file": "a"}},
-        {"management": {"host": "a"}},
-        {"management": {"port": 9}},
-        {"state_file": "a"},
+        ({"cert_file": None}, "cert_file and key_file need each other"),
+        ({"key_file": None}, "cert_file and key_file need each other"),
+        ({"key_file": "/nowhere/key.pem"}, "is not a readable file"),
+        ({"min_version": "1.1"}, "1.2"),
+        ({"cert_file": None, "key_file": None, "hsts_seconds": 1}, "hsts_seconds is for HTTPS"),
     ],
 )
-def test_later_options_are_refused(option: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match="not supported in this version"):
-        ServerSettings.model_validate(option)
+def test_what_is_no_tls(files: dict[str, str], change: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        ServerSettings.model_validate({"tls": {**files, **change}})
+
+
+@pytest.mark.parametrize(
+    ("management", "address"),
+    [
+        ({"port": 9000}, ("127.0.0.1", 9000)),
+        ({"port": 0, "host": "::1"}, ("::1", 0)),
+        ({"port": 8080, "host": "10.0.0.1"}, None),
+        ({"host": "10.0.0.1"}, None),
+        ({"port": 70_000}, None),
+    ],
+)
+def test_the_management_port_is_another_one(management: dict[str, object], address: tuple[str, int] | None) -> None:
+    if address is None:
+        with pytest.raises(ValidationError):
+            ServerSettings.model_validate({"management": management})
+    else:
+        assert ServerSettings.model_validate({"management": management}).management.address == address
+
+
+def test_both_ports_may_be_free_ones() -> None:
+    assert ServerSettings.model_validate({"port": 0, "management": {"port": 0}}).management.address is not None
 
 
 def test_later_options_may_be_spelled_out_as_unset() -> None:
     spelled = {"peers": [], "tls": {"cert_file": None, "key_file": None}, "management": {"host": None, "port": None}}
     assert ServerSettings.model_validate(spelled) == ServerSettings()
+
+
+def test_peers_of_a_gateway_with_tls_have_it_too(files: dict[str, str]) -> None:
+    assert ServerSettings.model_validate({"tls": files, "peers": "https://a:1/"}).peers == ["a:1"]
+    with pytest.raises(ValidationError):
+        ServerSettings.model_validate({"tls": files, "peers": "http://a:1"})
 
 
 def test_peers_are_addresses_with_our_port_where_they_name_none() -> None:

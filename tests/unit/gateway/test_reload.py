@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.auth.authority import Authority
 from app.config.errors import ConfigError, Problem
 from app.config.loader import Loaded
 from app.config.settings import Settings
@@ -24,8 +25,10 @@ from app.gateway.reload import Reloader
 from app.gateway.stream import Reader, StreamRequest
 from app.gateway.topic import Topic
 from app.gateway.topic_reader import TopicReader
+from app.telemetry.metrics import Metrics
 from tests.unit.gateway.fakes import turns
 
+AUTHORITY = Authority(Settings(), Metrics())
 MEMORY: dict[str, Any] = {"mq_type": "Memory", "queues": {"jobs": {}}, "topics": {"status": {}}}
 
 
@@ -42,7 +45,7 @@ class Bench:
         self.next: Callable[[], Loaded] = loaded
 
     async def reload(self, next_: Callable[[], Loaded]) -> bool:
-        return await Reloader(next_, self.gateway)()
+        return await Reloader(next_, self.gateway, AUTHORITY)()
 
     @property
     def success(self) -> bool:
@@ -97,16 +100,18 @@ async def test_peers_count_at_once_and_another_secret_later(tmp_path: Path, capl
     auth = {"secret_file": secret}
     before = loaded(auth=auth)
     async with Gateway(before.settings) as gateway:
-        assert await Reloader(lambda: loaded(auth=auth, server={"peers": ["a", "b:1"], "port": 1}), gateway)()
+        assert await Reloader(
+            lambda: loaded(auth=auth, server={"peers": ["a", "b:1"], "port": 1}), gateway, AUTHORITY
+        )()
         assert gateway.settings.server.peers == ["a", "b:1"]
         assert "from the next start on: server.port" in caplog.text
         secret.write_bytes(b"y" * 32)
-        assert await Reloader(lambda: loaded(auth=auth), gateway)()
+        assert await Reloader(lambda: loaded(auth=auth), gateway, AUTHORITY)()
         assert "from the next start on: auth.secret_file, which holds another secret" in caplog.text
         assert gateway.settings.server.peers == []
     async with Gateway(loaded().settings) as gateway:
         caplog.clear()
-        assert await Reloader(lambda: loaded(auth=auth, server={"peers": ["a"]}), gateway)()
+        assert await Reloader(lambda: loaded(auth=auth, server={"peers": ["a"]}), gateway, AUTHORITY)()
         assert "from the next start on: auth.secret_file, server.peers" in caplog.text
         assert gateway.settings.server.peers == []
 
@@ -203,3 +208,10 @@ async def test_a_consumer_of_a_removed_service_is_told(bench: Bench) -> None:
     assert await other.get(0) is None
     await turns()
     assert b'link_up{service="gone"}' not in bench.gateway.metrics.render()
+
+
+async def test_the_policy_counts_at_once(bench: Bench) -> None:
+    rule = {"principals": ["dash"], "allow": ["look"], "uris": ["*"]}
+    authority = Authority(Settings(), Metrics())
+    assert await Reloader(lambda: loaded(auth={"policy": [rule]}), bench.gateway, authority)()
+    assert [each.principals for each in authority.rules] == [["dash"]]

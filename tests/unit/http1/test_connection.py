@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
-import socket
+import ssl
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from app.http1 import protocol
 from app.http1.connection import Connection
-from tests.e2e.serving import PATIENCE, Client, Served, serving
+from tests.brokers.tls import Authority
+from tests.e2e.serving import PATIENCE, Served, serving
 
 HOST = b"Host: 127.0.0.1\r\n"
 NEXT = b"GET /next HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -27,17 +30,32 @@ def _post(path: bytes, length: int, body: bytes = b"", *headers: bytes) -> bytes
     return b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n%s\r\n%s" % (path, length, lines, body)
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Served]:
-    """For tests in which no deadline passes."""
-    with serving() as served:
+@pytest.fixture(scope="module", params=["http", "https"])
+def authority(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Authority | None:
+    """Everything here holds over TLS as well."""
+    return Authority(tmp_path_factory.mktemp("tls")) if request.param == "https" else None
+
+
+@contextlib.contextmanager
+def _serving(authority: Authority | None, **settings: Any) -> Iterator[Served]:
+    with serving(authority=authority, **settings) as served:
+        if served.tls is not None:
+            # With 1.3 a server says something after the handshake: a client that looks for an answer would see it.
+            served.tls.maximum_version = ssl.TLSVersion.TLSv1_2
         yield served
 
 
 @pytest.fixture(scope="module")
-def hasty() -> Iterator[Served]:
+def shared(authority: Authority | None) -> Iterator[Served]:
+    """For tests in which no deadline passes."""
+    with _serving(authority) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def hasty(authority: Authority | None) -> Iterator[Served]:
     """Deadlines short enough to wait for."""
-    with serving(header_timeout=0.3, idle_timeout=0.4, write_timeout=0.3) as served:
+    with _serving(authority, header_timeout=0.3, idle_timeout=0.4, write_timeout=0.3) as served:
         yield served
 
 
@@ -138,7 +156,7 @@ class TestDeadlines:
     @pytest.mark.parametrize("path", [b"/flood", b"/big"])
     def test_a_reader_that_takes_nothing_is_cut_off(self, hasty: Served, path: bytes) -> None:
         before = len(hasty.app.seen)
-        with _narrow(hasty) as client:
+        with hasty.connect(receive_buffer=4096) as client:
             client.send(_get(path, b"Connection: close"))
             hasty.arrived(before)
             hasty.emptied()
@@ -146,7 +164,7 @@ class TestDeadlines:
 
     @pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
     def test_a_reader_that_takes_little_is_not(self, hasty: Served, connection: bytes) -> None:
-        with _narrow(hasty) as client:
+        with hasty.connect(receive_buffer=4096) as client:
             client.send(_get(b"/big", b"Connection: " + connection))
             size = 0
             begun = time.monotonic()
@@ -158,8 +176,8 @@ class TestDeadlines:
 
 
 class TestBounds:
-    def test_a_connection_beyond_the_descriptors_is_told_so(self) -> None:
-        with serving(connections=1) as served, served.connect() as first:
+    def test_a_connection_beyond_the_descriptors_is_told_so(self, authority: Authority | None) -> None:
+        with _serving(authority, connections=1) as served, served.connect() as first:
             first.send(NEXT)
             assert first.response().status == 200
             with served.connect() as second:
@@ -203,10 +221,12 @@ class TestBounds:
         assert shared.arrived(before).done.wait(PATIENCE)
         assert not shared.arrived(before).complete
 
-    def test_only_a_few_heads_may_be_large_at_the_same_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_only_a_few_heads_may_be_large_at_the_same_time(
+        self, authority: Authority | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(protocol, "LARGE_HEADS", 1)
         large = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X-%d: " % n + b"a" * 8000 + b"\r\n" for n in range(20))
-        with serving() as served, served.connect() as first:
+        with _serving(authority) as served, served.connect() as first:
             first.send(large)
             with served.connect() as small:  # answered after the large head was read
                 small.send(NEXT)
@@ -241,7 +261,7 @@ class TestBounds:
         with shared.connect() as client:
             client.send(_post(b"/early", 1 << 40))
             assert client.response().status == 413
-            with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            with pytest.raises(OSError, match=r"reset|Broken pipe|EOF occurred"):
                 client.send(*[b"x" * (1 << 20)] * 64)
 
 
@@ -345,7 +365,7 @@ class TestEnds:
 
     def test_an_abort_frees_the_socket_of_a_stalled_reader(self, shared: Served) -> None:
         before = len(shared.app.seen)
-        with _narrow(shared) as client:
+        with shared.connect(receive_buffer=4096) as client:
             client.send(_get(b"/aborts"))
             assert shared.arrived(before).done.wait(PATIENCE)
             shared.emptied()
@@ -359,8 +379,13 @@ class TestEnds:
             assert client.rest() == b""
         assert len(shared.app.seen) == before + 1
 
-    def test_shutdown_takes_the_request_that_has_begun_to_come(self) -> None:
-        with serving() as served, served.connect() as half, served.connect() as early, served.connect() as fresh:
+    def test_shutdown_takes_the_request_that_has_begun_to_come(self, authority: Authority | None) -> None:
+        with (
+            _serving(authority) as served,
+            served.connect() as half,
+            served.connect() as early,
+            served.connect() as fresh,
+        ):
             half.send(b"GET /half HTTP/1.1\r\n")
             early.send(_post(b"/early", 10, b"x"))
             assert early.response().status == 413
@@ -375,8 +400,8 @@ class TestEnds:
             assert (response.status, response.headers["connection"]) == (200, "close")
             assert half.rest() == b""
 
-    def test_shutdown_still_answers_what_a_busy_connection_sends(self) -> None:
-        with serving() as served, served.connect() as busy, served.connect() as idle:
+    def test_shutdown_still_answers_what_a_busy_connection_sends(self, authority: Authority | None) -> None:
+        with _serving(authority) as served, served.connect() as busy, served.connect() as idle:
             for client in (busy, idle):
                 client.send(_get(b"/before"))
                 assert client.response().status == 200
@@ -388,12 +413,3 @@ class TestEnds:
             assert (response.status, response.headers["connection"]) == (200, "close")
             assert busy.rest() == b""
             assert idle.rest() == b""
-
-
-def _narrow(served: Served) -> Client:
-    """A client whose kernel takes little."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.settimeout(PATIENCE)
-    sock.connect(("127.0.0.1", served.port))
-    return Client(sock)

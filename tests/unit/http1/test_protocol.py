@@ -198,3 +198,29 @@ def test_a_defect_in_a_callback_is_logged_and_refused(caplog: pytest.LogCaptureF
     error.__context__ = LookupError("a defect")
     assert protocol._complaint(error).status == 400
     assert "a defect" in caplog.text
+
+
+SAID = (b"X-Forwarded-For: 1.2.3.4", b"X-Forwarded-For: 203.0.113.7, 127.0.0.9", b"X-Forwarded-Proto: https")
+
+
+def test_a_trusted_proxy_says_who_asks() -> None:
+    with serving(trusted_proxies=["127.0.0.0/8"]) as served:
+        served.ask(_post(*SAID))
+        scope = served.arrived().scope
+        assert (scope["client"], scope["scheme"]) == (("203.0.113.7", 0), "https")
+        seam = scope["extensions"]["mq_gateway"]
+        assert (seam["peer"], seam["proxy"]) == ("127.0.0.1", True)
+        served.ask(NEXT)
+        scope = served.arrived(1).scope
+        assert (scope["client"], scope["scheme"]) == (("127.0.0.1", 0), "http")
+
+
+@pytest.mark.parametrize("proxies", [[], ["10.0.0.0/8"]])
+def test_from_anybody_else_it_is_ignored(proxies: list[str]) -> None:
+    with serving(trusted_proxies=proxies) as served:
+        served.ask(_post(*SAID, b"Forwarded: for=1.2.3.4;proto=https"))
+        scope = served.arrived().scope
+        assert (scope["client"][0], scope["scheme"]) == ("127.0.0.1", "http")
+        assert scope["client"][1] != 0
+        seam = scope["extensions"]["mq_gateway"]
+        assert (seam["peer"], seam["proxy"]) == ("127.0.0.1", False)

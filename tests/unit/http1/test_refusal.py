@@ -7,7 +7,7 @@ import json
 import pytest
 
 from app.domain.errors import Code
-from app.http1.refusal import Refused, answer, malformed, message, request_id, too_large, too_slow
+from app.http1.refusal import Refused, answer, full, malformed, message, request_id, too_large, too_slow
 
 
 def test_a_whole_response() -> None:
@@ -44,15 +44,18 @@ def test_a_whole_response() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refused", "status", "code", "retriable"),
+    ("refused", "status", "code", "retriable", "reason"),
     [
-        (malformed("x"), 400, "malformed_request", False),
-        (too_large("x"), 431, "headers_too_large", False),
-        (too_slow("x"), 400, "malformed_request", True),
+        (malformed("x"), 400, "malformed_request", False, "malformed"),
+        (too_large("x"), 431, "headers_too_large", False, "head_too_large"),
+        (too_slow(head=True), 400, "malformed_request", True, "slow_head"),
+        (too_slow(head=False), 400, "malformed_request", True, "slow_body"),
+        (full(), 503, "overloaded", True, "full"),
     ],
 )
-def test_the_usual_ones(refused: Refused, status: int, code: str, retriable: bool) -> None:
-    assert (refused.status, refused.code, refused.retriable, str(refused)) == (status, code, retriable, "x")
+def test_the_usual_ones(refused: Refused, status: int, code: str, retriable: bool, reason: str) -> None:
+    assert (refused.status, refused.code, refused.retriable) == (status, code, retriable)
+    assert refused.reason == reason
 
 
 @pytest.mark.parametrize("value", [b"", b"a b", b"a\n", b"x" * 129, b"\xc3\xa9"])

@@ -29,6 +29,8 @@ CONTRACT = {
     "mq_gateway_peer_requests_total": {"outcome"},
     "mq_gateway_forwarded_leases_total": {"verb", "result"},
     "mq_gateway_auth_failures_total": {"reason"},
+    "mq_gateway_jwks_fetches_total": {"outcome"},
+    "mq_gateway_jwks_age_seconds": set(),
     "mq_gateway_connector_events_total": {"service", "event"},
     "mq_gateway_loop_lag_seconds": set(),
     "mq_gateway_tasks": set(),
