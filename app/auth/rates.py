@@ -1,7 +1,7 @@
 """How much a second: a bucket of tokens for each principal, which may be overdrawn by one request.
 
-Whoever has anything left may send a message of any size, and then waits until what it took too much has come back: no
-size is impossible, and over time nobody has more than the rate.
+Whoever has one left, a message or a byte, may send a message of any size, and then waits until what it took too much
+has come back: no size is impossible, and over time nobody has more than the rate.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from app.domain.errors import RateLimited
 MAX_BUCKETS = 10_000
 #: Seconds of the rate that may come at once.
 BURST_SECONDS = 1.0
+#: What has to be left: one. Less by no more than what a clock and floating point lose, for who waited as he was told.
+_ONE = 1.0 - 1e-6
 
 
 @dataclass(slots=True)
@@ -48,7 +50,7 @@ class Rate:
         if self._per_second is None:
             return 0.0
         bucket = self._bucket(key)
-        return 0.0 if bucket.left > 0 else (1e-9 - bucket.left) / self._per_second
+        return 0.0 if bucket.left >= _ONE else (1.0 - bucket.left) / self._per_second
 
     def take(self, key: str, amount: float) -> None:
         """Count what was sent."""
@@ -88,7 +90,7 @@ class Rates:
             rate.check(key)
 
     def take(self, key: str, messages: int, size: int) -> None:
-        """What is about to be sent, bytes of bodies; whoever has anything left may overdraw. Raises RateLimited.
+        """What is about to be sent, bytes of bodies; whoever has one left may overdraw. Raises RateLimited.
 
         Checked here too: many requests whose bodies were yet to come may have been let pass while there was something.
         """

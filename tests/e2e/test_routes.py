@@ -26,6 +26,8 @@ from tests.e2e.http_gateway import Served, serving
 from tests.routes import PATHS
 
 TOKEN = new_token()
+#: With an id of its own: one of ours grows, and the answer with it.
+ALICE = (f"Authorization: Bearer {TOKEN}", "X-Request-Id: 0123456789")
 SECRET = "for the tests of routes: 0123456789"
 
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY")
@@ -248,8 +250,8 @@ async def test_what_is_hidden_is_told_as_what_is_not_there(tmp_path: Path, rules
                 # As long as what is there, for the length of the answer.
                 for names in (("jobs", "demo"), ("jobz", "demo"), ("jobs", "demi"), ("qqqq", "qqqq")):
                     target, there = next(_targets(path, *names)), next(_targets(path))
-                    absent = await _ask(served, method, target, f"Authorization: Bearer {TOKEN}")
-                    hidden = await _ask(served, method, there, f"Authorization: Bearer {TOKEN}")
+                    absent = await _ask(served, method, target, *ALICE)
+                    hidden = await _ask(served, method, there, *ALICE)
                     assert hidden.status == 404, f"{method} {there}"
                     told = [
                         _alike(said, asked.partition("?")[0], word)
@@ -267,8 +269,7 @@ async def test_so_are_the_metrics(tmp_path: Path) -> None:
     async with _hiding(tmp_path) as served:
         for method in VERBS:
             there, absent = [
-                _alike(await _ask(served, method, path, f"Authorization: Bearer {TOKEN}"), path, path)
-                for path in ("/metrics", "/metricz")
+                _alike(await _ask(served, method, path, *ALICE), path, path) for path in ("/metrics", "/metricz")
             ]
             assert there == absent
             assert there[0] == 404
@@ -278,8 +279,8 @@ async def test_who_may_use_what_is_not_there_gets_the_same_members(tmp_path: Pat
     rule = {"principals": ["alice"], "allow": ["publish", "look"], "uris": ["demo::Queues::la*"]}
     async with _hiding(tmp_path, rule) as served:
         for method in ("GET", "POST"):
-            allowed = await _ask(served, method, "/mq/demo/Queues/lay", f"Authorization: Bearer {TOKEN}")
-            hidden = await _ask(served, method, "/mq/demo/Queues/jobs", f"Authorization: Bearer {TOKEN}")
+            allowed = await _ask(served, method, "/mq/demo/Queues/lay", *ALICE)
+            hidden = await _ask(served, method, "/mq/demo/Queues/jobs", *ALICE)
             assert allowed.status == hidden.status == 404
             assert allowed.json.keys() == hidden.json.keys()
             assert allowed.headers.keys() == hidden.headers.keys()

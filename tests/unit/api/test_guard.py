@@ -91,6 +91,9 @@ def test_no_host_at_all_is_no_browser() -> None:
         {"sec_fetch_site": "cross-site"},
         {"sec_fetch_site": "same-site"},
         {"origin": "https://evil.example", "sec_fetch_site": "same-site"},
+        # The page over http of what is served over https: of another origin and site, and a proxy hides that.
+        {"origin": "http://gw.example", "host": "gw.example", "sec_fetch_site": "cross-site"},
+        {"origin": "http://127.0.0.1:8080", "sec_fetch_site": "same-site"},
         {"origin": "nonsense", "host": ""},
     ],
 )

@@ -241,3 +241,22 @@ async def test_a_client_that_has_gone_is_waited_for_and_a_cancellation_is_not() 
         await ending
     await turns()
     assert not broker.waiting
+
+
+@pytest.mark.parametrize("stopped", [None, Draining("no more")])
+async def test_one_that_is_given_up_while_it_waits_for_place_is_told_where_that_is_why(
+    monkeypatch: pytest.MonkeyPatch, stopped: GatewayError | None
+) -> None:
+    monkeypatch.setattr(window_module, "MAX_COUNT", 1)
+    broker = Broker()
+    async with broker.window() as window:
+        await window.put(0, publication(0))
+        waiting = asyncio.create_task(window.put(1, publication(1)))
+        await turns()
+        window.stopped = stopped
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        broker.let_go()
+    assert broker.attempts == [0]
+    assert broker.settled.get(1) is stopped
