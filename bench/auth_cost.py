@@ -76,7 +76,7 @@ async def post(subject: Subject, path: str, count: int, connections: int) -> Non
 
 
 @contextlib.asynccontextmanager
-async def readers(subject: Subject, count: int, events: int) -> AsyncIterator[asyncio.Future[object]]:
+async def readers(subject: Subject, count: int, events: int) -> AsyncIterator[asyncio.Future[list[None]]]:
     """Streams of the Topic; the future is done when each has seen all events."""
     opened = []
     for _ in range(count):
