@@ -14,8 +14,8 @@ import pytest
 
 from tests.e2e.callers import Callers, bearer, cookie
 from tests.e2e.crowd import Raw
-from tests.e2e.http_client import Answer, Sse, ask, eventually, get_json
-from tests.e2e.live_gateway import LiveGateway, running, write_config
+from tests.e2e.http_client import Answer, Sse, ask, get_json
+from tests.e2e.live_gateway import LiveGateway, write_config
 
 FRIEND = "https://dash.example"
 EVERYTHING = ["publish", "subscribe", "take", "look"]
