@@ -20,13 +20,9 @@ from app.auth.caller import NOBODY
 from app.auth.sealed import Sealed
 from app.domain.errors import GatewayError
 from app.telemetry.access import Access
+from app.wire import harmless
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-#: No sniffing: a message's body must never run as a page of our origin.
-_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
-#: No page of another site embeds what is here (Fetch, section 3.7); with CORS those on the allow-list read it all the
-#: same.
-_OWN: Header = (b"cross-origin-resource-policy", b"same-origin")
 
 #: A refused body up to this size is left to the server, which reads and drops it; the connection lives on.
 SMALL_REMAINDER = 64 << 10
@@ -134,10 +130,12 @@ class Exchange:
         self.scope["headers"][:] = self.headers.pairs
         self.scope["query_string"] = b""
 
-    async def start(self, status: int, headers: Sequence[Header]) -> None:
+    async def start(
+        self, status: int, headers: Sequence[Header], harmless: Sequence[Header] = harmless.OF_DATA
+    ) -> None:
         """Begin the answer."""
         self.access.status = status
-        every = [*headers, (b"x-request-id", self.request_id), _NOSNIFF, _OWN, *self.cors]
+        every = [*headers, (b"x-request-id", self.request_id), *harmless, *self.cors]
         await self._send({"type": "http.response.start", "status": status, "headers": every})
 
     async def send(self, body: bytes, *, more: bool) -> None:

@@ -34,6 +34,7 @@ from app.domain.errors import GatewayError, Internal, InvalidCredentials, Method
 from app.domain.principal import Verb
 from app.domain.uri import MqUri
 from app.telemetry import access
+from app.wire import harmless
 
 logger = logging.getLogger("mq_gateway.api")
 
@@ -253,7 +254,8 @@ class Front:
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers: list[Header] = list(message.get("headers", ()))
-                await exchange.start(message["status"], headers)
+                is_page = any(name == b"content-security-policy" for name, _ in headers)
+                await exchange.start(message["status"], headers, harmless.OF_PAGES if is_page else harmless.OF_DATA)
             else:
                 await exchange.send(message.get("body", b""), more=message.get("more_body", False))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.domain.errors import Code, Outcome
-from app.wire import problem
+from app.wire import harmless, problem
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -102,6 +102,7 @@ def answer(
         (b"cache-control", b"no-store"),
         (b"x-request-id", identity.encode()),
         (b"connection", b"close"),
+        *harmless.OF_DATA,
         *refused.headers,
     ], body
 

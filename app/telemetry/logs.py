@@ -11,6 +11,7 @@ import atexit
 import json
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -40,6 +41,18 @@ def _fields(record: logging.LogRecord) -> Mapping[str, object]:
     """What is known beside the message: `extra={"fields": {...}}`, or the record of a request."""
     found = getattr(record, "fields", None)
     return found if isinstance(found, dict) else {}
+
+
+# What is written like a credential of ours (`app.auth.token_file`, JWTs, sessions, tickets). A client may put one where
+# it does not belong, such as in a path or an id; whoever reads the log is not to be that client.
+_CREDENTIAL = re.compile(r"(mqg_|eyJ)(?:[A-Za-z0-9_.-]|%2[Ee]|%5[Ff]){20,}")
+
+
+def masked(line: str) -> str:
+    """The line with stars for what could be a credential."""
+    if "mqg_" in line or "eyJ" in line:
+        return _CREDENTIAL.sub(r"\1***", line)
+    return line
 
 
 class JsonFormatter(logging.Formatter):
@@ -144,7 +157,7 @@ class _Writer:
 
     def _write(self, records: list[logging.LogRecord]) -> None:
         try:
-            self._stream.write("".join(f"{self._formatter.format(record)}\n" for record in records))
+            self._stream.write("".join(f"{masked(self._formatter.format(record))}\n" for record in records))
             self._stream.flush()
         except (OSError, ValueError):
             return  # nobody can be told that nobody reads

@@ -93,7 +93,7 @@ async def test_the_replica_it_reads_from_is_killed_under_load(
     config = _config(tmp_path, topic, rabbitmq)
     async with running(config) as one, running(config) as two:
         relay, load = Relay(one.port, two.port), Load(f"/mq/mq/Topics/{topic}", [one.port, two.port])
-        async with relay.listening() as port, chromium.page(f"http://127.0.0.1:{port}/health/live") as page:
+        async with relay.listening() as port, chromium.page(f"http://127.0.0.1:{port}/") as page:
             await page.listen(f"{load.path}/events")
             await page.seen(1)
             working = asyncio.ensure_future(load.run(SECONDS))
@@ -120,7 +120,7 @@ async def test_everything_is_restarted_under_load(
     ):
         relay.targets, load.ports = (one.port, two.port), [one.port, two.port]
         await one.until_up("mq")
-        await page.load(f"http://127.0.0.1:{port}/health/live")
+        await page.load(f"http://127.0.0.1:{port}/")
         await page.listen(f"{load.path}/events")
         await page.seen(1)
         working = asyncio.ensure_future(load.run(SECONDS))

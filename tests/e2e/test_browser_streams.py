@@ -26,7 +26,7 @@ async def test_sse_case_17_an_idle_stream_is_open_at_once(tmp_path: Path, chromi
     """With a heartbeat of a minute: what opens it is the byte that comes with the head."""
     async with (
         running(write_config(tmp_path, {"mem": MEMORY}, server={"heartbeat": 60})) as gateway,
-        chromium.page(f"http://127.0.0.1:{gateway.port}/health/live") as page,
+        chromium.page(f"http://127.0.0.1:{gateway.port}/") as page,
     ):
         status, milliseconds = await page.run(TIMED.format(f"fetch('{NEWS}/events').then((answer) => answer.status)"))
         assert status == 200
@@ -43,7 +43,7 @@ async def test_sse_case_15_sse_case_24_however_the_bytes_arrive_the_events_are_t
     """Several in one segment, one in as many segments as it has bytes, and comments all the while."""
     async with running(write_config(tmp_path, {"mem": MEMORY}, server={"heartbeat": 0.05})) as gateway:
         relay = Relay(gateway.port)
-        async with relay.listening() as port, chromium.page(f"http://127.0.0.1:{port}/health/live") as page:
+        async with relay.listening() as port, chromium.page(f"http://127.0.0.1:{port}/") as page:
             await page.listen(f"{NEWS}/events")
             await page.seen(1)
             relay.hold()
@@ -73,7 +73,7 @@ async def test_sse_case_36_what_is_not_there_ends_it_for_good(tmp_path: Path, ch
     services = {"mem": {"mq_type": "Memory", "topics": {"news": {}}}}
     async with running(write_config(tmp_path, services)) as gateway:
         relay = Relay(gateway.port)
-        async with relay.listening() as port, chromium.page(f"http://127.0.0.1:{port}/health/live") as page:
+        async with relay.listening() as port, chromium.page(f"http://127.0.0.1:{port}/") as page:
             await page.listen("/mq/mem/Topics/gone/events")
             assert await page.seen(1) == [{"name": "error", "state": 2}]
             # The present one next to it is open, and the other one did not come back meanwhile.
@@ -90,7 +90,7 @@ async def test_sse_case_37_a_full_gateway_is_tried_again_until_there_is_a_place(
     async with (
         running(config) as gateway,
         await Sse.open(gateway.port, f"{NEWS}/events") as holds,
-        chromium.page(f"http://127.0.0.1:{gateway.port}/health/live") as page,
+        chromium.page(f"http://127.0.0.1:{gateway.port}/") as page,
     ):
         await page.listen(f"{NEWS}/events")
         events = await page.seen(3)

@@ -134,7 +134,7 @@ async def test_the_body_itself(worker: Worker) -> None:
     assert (head["mq-uri"], head["mq-message-id"], head["mq-redelivered"]) == (str(JOBS), "m-1", "false")
     assert json.loads(head["mq-headers"]) == {"owner": "ünï"}
     assert head["mq-type"] == "t"
-    assert head["content-security-policy"] == "default-src 'none'; sandbox"
+    assert head["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'; sandbox"
     assert head["mq-received-at"] < head["mq-lease-expires-at"]
     assert peek(head["mq-lease"]) is not None
     await worker.put(b"x", content_type="text/plain", headers={f"h{number}": "v" * 1000 for number in range(40)})

@@ -63,7 +63,7 @@ async def test_the_answer_is_the_reply(context: Context) -> None:
         "mq-headers": '{"JobID":"1"}',
         "mq-header-jobid": "1",
         "cache-control": "no-store",
-        "content-security-policy": "default-src 'none'; sandbox",
+        "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
     }
     assert wanted.items() <= call.head.items()
     assert _outcomes(context) == {"confirmed": 1}

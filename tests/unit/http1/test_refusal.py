@@ -28,6 +28,9 @@ def test_a_whole_response() -> None:
         b"cache-control: no-store",
         b"x-request-id: mine",
         b"connection: close",
+        b"x-content-type-options: nosniff",
+        b"cross-origin-resource-policy: same-origin",
+        b"content-security-policy: default-src 'none'; frame-ancestors 'none'; sandbox",
         b"retry-after: 5",
     ]
     problem = json.loads(body)

@@ -65,6 +65,22 @@ def test_a_name_cannot_forge_a_line() -> None:
     assert "\n" not in JsonFormatter().format(record)
 
 
+JWT = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param("/mq/" + "mqg_" + "a" * 43, "/mq/mqg_***", id="token"),
+        pytest.param(f"/mq/{JWT}/events", "/mq/eyJ***/events", id="JWT"),
+        pytest.param(f"/mq/{JWT.replace('.', '%2E')}", "/mq/eyJ***", id="JWT, encoded"),
+        pytest.param("/mq/a/Queues/mqg_jobs", "/mq/a/Queues/mqg_jobs", id="a name that only begins so"),
+    ],
+)
+def test_what_could_be_a_credential_is_masked(text: str, shown: str) -> None:
+    assert logs.masked(f"x path={text} y") == f"x path={shown} y"
+
+
 def test_a_traceback_is_kept() -> None:
     assert "LookupError: why" in json.loads(JsonFormatter().format(_failed()))["exception"]
     assert ConsoleFormatter().format(_failed()).endswith("LookupError: why")
@@ -111,6 +127,15 @@ def test_lines_go_through_the_writer_and_handlers_come_back() -> None:
 
 
 @pytest.mark.usefixtures("restored")
+def test_no_line_is_written_with_a_credential(restored: None) -> None:
+    stream = io.StringIO()
+    written = Logs(log_format="json", level="info", debug_stomp=False, stream=stream)
+    written.start()
+    logging.getLogger("any").error("at %s", "mqg_" + "x" * 43)
+    written.stop()
+    assert json.loads(stream.getvalue())["message"] == "at mqg_***"
+
+
 def test_lines_are_written_without_waiting_for_the_end() -> None:
     written = threading.Event()
 
