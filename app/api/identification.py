@@ -52,7 +52,7 @@ class Identification:
     def _shown(self, exchange: Exchange, authorization: bytes | None) -> Shown:
         if authorization is not None:
             return _bearer(authorization)
-        return Shown(session=_cookie(exchange.headers), subject=self._subject(exchange))
+        return Shown(session=session_cookie(exchange.headers), subject=self._subject(exchange))
 
 
 def _bearer(authorization: bytes) -> Shown:
@@ -79,7 +79,7 @@ def _uris(exchange: Exchange, route: Route) -> Sequence[str]:
     return [str(MqUri.parse(text)) for text in texts]
 
 
-def _cookie(headers: RequestHeaders) -> str | None:
+def session_cookie(headers: RequestHeaders) -> str | None:
     """The session's cookie (RFC 6265 section 5.4); of several of that name none is taken."""
     if b"cookie" not in headers:
         return None

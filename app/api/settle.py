@@ -19,6 +19,7 @@ from app.connectors.base import Destination
 from app.domain.errors import FieldError, InvalidParameter
 from app.domain.lease import Settled, Settlement
 from app.domain.message import rfc3339
+from app.domain.principal import Verb
 from app.domain.uri import MqUri
 from app.wire.lease import MAX_CHARACTERS
 from app.wire.payload import parse_json
@@ -51,6 +52,7 @@ class Settle(ABC):
         values = query.parse(exchange.scope["query_string"], ("lease", "subscription"))
         destination = source(destination, values)
         asked = await self._asked(exchange, uri, values.get("lease"))
+        exchange.caller.require_still(Verb.TAKE, uri)  # the body may have taken its time
         settlement = self._settlement(destination, asked, gateway.settings.limits)
         said = await gateway.answers.say(settlement, asked["leases"], exchange.access.request_id)
         results = [_result(lease, settled) for lease, settled in zip(asked["leases"], said, strict=True)]

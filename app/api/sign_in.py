@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from ipaddress import ip_address
 from typing import Any
@@ -11,15 +12,15 @@ from app.api.answer import Answer, Header, json_answer
 from app.api.body import check_encoding, read_body
 from app.api.context import Context
 from app.api.exchange import Exchange
-from app.api.identification import TICKET
+from app.api.identification import TICKET, session_cookie
 from app.api.query import bad_parameter
 from app.auth.authority import Authority
-from app.auth.sealed import TooLarge
+from app.auth.sealed import SealError, TooLarge
 from app.auth.sessions import COOKIE
 from app.auth.tickets import OPEN_SECONDS, URIS
 from app.domain.errors import HeadersTooLarge, HttpsRequired, InvalidParameter, NotFound
 from app.domain.message import rfc3339
-from app.domain.principal import Principal, Verb
+from app.domain.principal import ANONYMOUS, Principal, Verb
 from app.domain.uri import MqUri
 from app.gateway.joint_opening import URI
 from app.wire.payload import parse_json
@@ -75,9 +76,12 @@ class Session:
         await exchange.answer(_with(json_answer(self._told(session)), (b"set-cookie", cookie.encode())))
 
     async def _end(self, exchange: Exchange) -> None:
-        """Also of nobody's session: whoever asks is signed out afterwards."""
-        self._authority.sessions.end(exchange.caller.principal)
-        self._authority.lasting.review()
+        """The session that the cookie names, whoever asks and whether or not it holds: whoever asks is signed out."""
+        sessions, text = self._authority.sessions, session_cookie(exchange.headers)
+        with contextlib.suppress(SealError):
+            ended = ANONYMOUS if text is None else sessions.open(text)
+            if sessions.end(ended):
+                self._authority.lasting.review(ended.session)
         cookie = f"{COOKIE}=; Max-Age=0; {_ATTRIBUTES}"
         gone = Answer(status=204, content_type=b"text/plain", body=b"", headers=((b"set-cookie", cookie.encode()),))
         await exchange.answer(gone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from app.auth.jwks import JwksFile, UnusableSet
 from app.auth.token_file import NoTokenFileError, TokenFileError, read_tokens
 from app.config.auth import AuthSettings
 from app.config.errors import Problem
+from app.config.jwt import SYMMETRIC
 from app.config.settings import Settings
 from app.domain.principal import ANONYMOUS_NAME
 from app.domain.uri import SEPARATOR
@@ -40,6 +42,7 @@ def doubts(settings: Settings) -> Iterator[str]:
         if auth.policy:
             yield "auth.policy: not looked at, since auth.mode is none"
         return
+    yield from _secrets(settings)
     if not auth.policy:
         yield "auth.policy: without rules nobody may do anything"
     if auth.uses_tokens and auth.tokens_file is not None:
@@ -63,6 +66,18 @@ def _tokens_file(path: Path) -> Iterator[str]:
         yield f"auth.tokens_file: everybody on this machine can write {path}, and make themselves a token; chmod o-w"
     elif mode & stat.S_IROTH:
         yield f"auth.tokens_file: everybody on this machine can read {path}; chmod o-r"
+
+
+def _secrets(settings: Settings) -> Iterator[str]:
+    """Files by which anybody could be anybody."""
+    auth = settings.auth
+    symmetric = auth.jwt is not None and bool(set(auth.jwt.algorithms) & SYMMETRIC)
+    files = (("auth.secret_file", auth.secret_file), ("auth.jwt.jwks_file", auth.jwt.jwks_file if auth.jwt else None))
+    for option, path in files:
+        with contextlib.suppress(OSError):
+            mode = 0 if path is None else path.stat().st_mode
+            if mode & stat.S_IWOTH or (mode & stat.S_IROTH and (option == "auth.secret_file" or symmetric)):
+                yield f"{option}: everybody on this machine can read or write {path}, and be anybody; chmod o-rw"
 
 
 def _strangers(settings: Settings) -> Iterator[str]:

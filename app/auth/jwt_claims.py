@@ -52,7 +52,7 @@ def _check_times(payload: dict[str, Any], leeway: float, now: float) -> float:
     for claim in ("nbf", "iat"):
         if _time(payload.get(claim, 0)) > now + max(leeway, AHEAD):
             raise JwtRefused(Reason.NOT_YET_VALID)
-    return ends + leeway
+    return min(ends + leeway, MAX_TIME)
 
 
 def _time(value: object) -> float:

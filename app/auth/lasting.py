@@ -55,9 +55,11 @@ class Lasting:
 
         return forget
 
-    def review(self) -> None:
-        """Credentials or the policy have changed."""
+    def review(self, session: str | None = None) -> None:
+        """Credentials or the policy have changed; or only this session has ended."""
         for hold in list(self._holds):
+            if session not in (None, hold.principal.session):
+                continue
             try:
                 self._look(hold)
             except Exception:

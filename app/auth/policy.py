@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from app.config.policy import ANYBODY, PLACEHOLDER, RuleSettings
 from app.domain.principal import ANONYMOUS_NAME, Principal, Verb
@@ -53,11 +53,39 @@ class Policy:
         self.rules = [Rule(number, each) for number, each in enumerate(rules, 1)]
         #: Whether any rule is about those who show no credentials.
         self.means_anonymous = any(ANONYMOUS_NAME in rule.principals for rule in rules)
-        self.rule = lru_cache(DECISIONS)(self._rule)
-        self.sees_service = lru_cache(DECISIONS)(self._sees_service)
+        # With its principal a decision is forgotten: tokens come without end.
+        self._decided: WeakKeyDictionary[Principal, dict[object, Any]] = WeakKeyDictionary()
+        self._count = 0
+
+    def rule(self, principal: Principal, verb: Verb, uri: MqUri) -> Rule | None:
+        """The first rule that allows it, None where none does."""
+        known = self._known(principal)
+        key = (verb, uri)
+        if key not in known:
+            known[key] = self._rule(principal, verb, uri)
+            self._count += 1
+        rule: Rule | None = known[key]
+        return rule
+
+    def sees_service(self, principal: Principal, service: str) -> bool:
+        """Whether some destination of the service could be one that the principal may look at."""
+        known = self._known(principal)
+        if service not in known:
+            known[service] = self._sees_service(principal, service)
+            self._count += 1
+        return bool(known[service])
+
+    def _known(self, principal: Principal) -> dict[object, Any]:
+        """What was decided about it. Names come without end too: when there are too many, all is decided anew."""
+        if self._count >= DECISIONS:
+            self._decided.clear()
+            self._count = 0
+        known = self._decided.get(principal)
+        if known is None:
+            known = self._decided[principal] = {}
+        return known
 
     def _rule(self, principal: Principal, verb: Verb, uri: MqUri) -> Rule | None:
-        """The first rule that allows it, None where none does."""
         text = str(uri)
         for rule in self._of(principal, verb):
             if any(matches(pattern, text, principal) for pattern in rule.settings.uris):
@@ -65,7 +93,6 @@ class Policy:
         return None
 
     def _sees_service(self, principal: Principal, service: str) -> bool:
-        """Whether some destination of the service could be one that the principal may look at."""
         return any(rule.reaches(service, principal) for rule in self._of(principal, Verb.LOOK))
 
     def within(self, principal: Principal, service: str) -> list[Rule]:

@@ -31,6 +31,7 @@ class CertificateWatch:
         self._take = take
         self._paths = tuple(path for path in (settings.cert_file, settings.key_file) if path is not None)
         self._seen = self._read = self._stamp()
+        self._said = ""
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -47,7 +48,7 @@ class CertificateWatch:
             try:
                 found = self._look()
             except CertificateError as error:
-                logger.error("%s; the certificate stays as it was", error)  # noqa: TRY400 - the operator's to mend
+                self._complain(str(error))
             except Exception:
                 logger.exception("the files of the certificate could not be looked at")
             else:
@@ -56,15 +57,22 @@ class CertificateWatch:
                         loop.call_soon_threadsafe(self._take, found)
 
     def _look(self) -> Certificate | None:
-        """The new pair where there is one; raises CertificateError once for each state of files that are none."""
+        """The new pair where there is one; raises CertificateError as long as the files are none."""
         stamp = self._stamp()
         before, self._seen = self._seen, stamp
         if stamp == self._read or stamp != before:
             return None
-        self._read = stamp
+        # Tried again at each look until it can be read: it may have been for want of a descriptor.
         found = load(self._settings)
+        self._read, self._said = stamp, ""
         logger.info("took over the certificate in %s", self._settings.cert_file)
         return found
+
+    def _complain(self, words: str) -> None:
+        """Once, not at each look."""
+        if words != self._said:
+            self._said = words
+            logger.error("%s; the certificate stays as it was", words)
 
     def _stamp(self) -> Stamp:
         return tuple(_stamp(path) for path in self._paths)

@@ -46,6 +46,8 @@ HANDSHAKES = 2560
 SPARE_HANDSHAKES = 32
 #: Bytes an endpoint of TLS may be made to say, by a client that does not read, beside what the application says.
 UNASKED_BYTES = 64 << 10
+#: Bytes of records of TLS that bring nothing, such as KeyUpdates, one after the other. Each costs as much as a request.
+EMPTY_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

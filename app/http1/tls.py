@@ -16,7 +16,7 @@ from typing import Any
 from app.http1.backlog import RECORD, Backlog, Buffer
 from app.http1.deadline import Deadline
 from app.http1.refusal import malformed, message
-from app.http1.rules import HANDSHAKES, LINGER_SECONDS, SPARE_HANDSHAKES, UNASKED_BYTES, GatewayState
+from app.http1.rules import EMPTY_BYTES, HANDSHAKES, LINGER_SECONDS, SPARE_HANDSHAKES, UNASKED_BYTES, GatewayState
 from app.http1.sockets import reset
 
 
@@ -45,10 +45,9 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         self._backlog = Backlog()
         self._paused = False  # TCP has enough to send
         self._told = False  # the protocol above knows
-        self._reading = True
-        self._end = End.NONE
+        self._reading, self._end = True, End.NONE
         self._silent = False  # our side has said its last; what comes is not decrypted any more
-        self._unasked = 0
+        self._unasked = self._empty = 0  # bytes: said without being asked, of records that brought nothing
 
     # -- the protocol of TCP --
 
@@ -68,11 +67,19 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
             if self._above is not None and self._end is End.EOF:
                 self._above.data_received(data)  # to be counted: OpenSSL takes no data after its close_notify
         elif self._end is not End.CLOSE:
-            self._incoming.write(data)
-            if self._above is None:
-                self._shake_hands()
-            else:
-                self._pump()
+            # In pieces: OpenSSL works off all records at once that bring nothing, such as KeyUpdates.
+            for at in range(0, len(data), RECORD):
+                self._take(data[at : at + RECORD])
+
+    def _take(self, piece: bytes) -> None:
+        self._incoming.write(piece)
+        if self._above is None:
+            self._shake_hands()
+            return
+        self._empty += len(piece)
+        self._pump()
+        if self._empty > EMPTY_BYTES and not self._incoming.pending:
+            reset(self)
 
     def eof_received(self) -> bool:
         """The client sends no more; what is unsent is sent, as far as it takes it."""
@@ -163,6 +170,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
                 data = tls.read(RECORD)
                 if not data:
                     raise ssl.SSLZeroReturnError  # noqa: TRY301 - two ways to say close_notify
+                self._empty = 0
                 self._above.data_received(data)
         except ssl.SSLWantReadError:
             pass  # the rest of a record

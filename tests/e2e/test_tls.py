@@ -5,8 +5,10 @@ What holds for connections with and without TLS is in tests/unit/http1/test_conn
 
 from __future__ import annotations
 
+import _ssl
 import asyncio
 import contextlib
+import ctypes
 import logging
 import os
 import shutil
@@ -335,3 +337,54 @@ def test_nothing_of_a_client_without_tls_is_left(hasty: Served) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     _until(lambda: not hasty.server.server_state.handshakes)
     hasty.emptied()
+
+
+class KeyUpdates:
+    """A client of OpenSSL itself: Python's module has no word for a KeyUpdate (RFC 8446 section 4.6.3)."""
+
+    def __init__(self, port: int) -> None:
+        self._lib = library = ctypes.CDLL(_ssl.__file__)
+        for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new", "BIO_new", "BIO_s_mem"):
+            getattr(library, name).restype = ctypes.c_void_p
+        self._ssl = ctypes.c_void_p(library.SSL_new(ctypes.c_void_p(self._context())))
+        self._in, self._out = (ctypes.c_void_p(library.BIO_new(ctypes.c_void_p(library.BIO_s_mem()))) for _ in "io")
+        library.SSL_set_bio(self._ssl, self._in, self._out)
+        library.SSL_set_connect_state(self._ssl)
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        while library.SSL_do_handshake(self._ssl) != 1:
+            self.sock.sendall(self._said())
+            came = self.sock.recv(65536)
+            library.BIO_write(self._in, came, len(came))
+        self.sock.sendall(self._said())
+
+    def _context(self) -> int:
+        method = ctypes.c_void_p(self._lib.TLS_client_method())
+        return int(self._lib.SSL_CTX_new(method))
+
+    def _said(self) -> bytes:
+        buffer = ctypes.create_string_buffer(16384)
+        size = self._lib.BIO_read(self._out, buffer, len(buffer))
+        return buffer.raw[: max(size, 0)]
+
+    def updates(self, number: int) -> bytes:
+        """So many of them, to which nothing is to be answered."""
+        made = []
+        for _ in range(number):
+            assert self._lib.SSL_key_update(self._ssl, 0) == 1
+            self._lib.SSL_do_handshake(self._ssl)
+            made.append(self._said())
+        return b"".join(made)
+
+
+def test_a_client_that_changes_keys_and_says_nothing_is_cut_off(authority: Authority) -> None:
+    """Each is as dear as a request. A few are nobody's business."""
+    with serving(authority=authority, header_timeout=60, idle_timeout=60) as served:
+        client = KeyUpdates(served.port)
+        client.sock.sendall(client.updates(100))
+        assert served.ask(GET % b"/echo").status == 200
+        with contextlib.suppress(ConnectionError):
+            client.sock.sendall(client.updates(20_000))
+            while client.sock.recv(65536):
+                pass
+        served.emptied()
+        client.sock.close()

@@ -45,7 +45,7 @@ def test_one_that_was_ended_is_over_and_no_other() -> None:
 
 
 def test_only_so_many_are_remembered_and_none_longer_than_it_would_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ENDED", 3)
+    monkeypatch.setattr(module, "MAX_OF_ONE", 3)
     clock = Clock(time.time())
     sessions = Sessions(SEAL, clock)
     opened = [sessions.open(_made(somebody())) for _ in range(5)]
@@ -58,10 +58,20 @@ def test_only_so_many_are_remembered_and_none_longer_than_it_would_last(monkeypa
 
 
 def test_nobody_makes_the_ends_of_others_be_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ENDED", 10)
+    monkeypatch.setattr(module, "MAX_OF_ONE", 10)
     sessions = Sessions(SEAL)
     victim = sessions.open(_made(somebody("victim")))
     sessions.end(victim)
     for _ in range(50):
         sessions.end(sessions.open(_made(somebody("attacker"))))
     assert sessions.has_ended(victim)
+
+
+def test_of_all_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ENDED", 3)
+    sessions = Sessions(SEAL)
+    opened = [sessions.open(_made(somebody(f"p{number}"))) for number in range(5)]
+    assert [sessions.end(each) for each in opened] == [True] * 5
+    assert [sessions.has_ended(each) for each in opened] == [False, False, True, True, True]
+    assert not sessions.end(opened[4]), "it was over"
+    assert not sessions.end(somebody())
