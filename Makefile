@@ -1,4 +1,4 @@
-# make install | run | test | lint | format | chaos | fuzz | clean      (make help)
+# make install | run | test | lint | format | chaos | bench-auth | fuzz | clean      (make help)
 # Needs make and Python 3.11 or newer; everything else goes into .venv, nothing into the system's Python.
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := app tests scripts
+SOURCES := app bench tests scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test lint format clean distclean tools
@@ -23,6 +23,7 @@ help:
 	@echo "make lint       format, style, types, floors and sizes, known vulnerabilities"
 	@echo "make format     write the source as lint wants it"
 	@echo "make chaos      load and faults on a real broker, CHAOS_SECONDS=180, with a ledger of every message"
+	@echo "make bench-auth what authentication costs, in pairs"
 	@echo "make fuzz       search for what breaks the parsers, FUZZ_SECONDS=60 for each"
 	@echo "make clean      remove what make made, except $(VENV) (make distclean: that too)"
 

@@ -1,8 +1,9 @@
-"""`mq-gateway check --as`: what a principal may do, and which rule says so. And what a policy may not have meant."""
+"""`mq-gateway check --as`: what a principal may do, and which rule says so."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,12 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from app.auth.jwks import JwksFile, UnusableSet
-from app.auth.policy import Policy, Rule, is_meant
-from app.auth.token_file import NoTokenFileError, TokenFileError, read_tokens
+from app.auth.policy import Policy, Rule
+from app.auth.token_file import TokenFileError, read_tokens
 from app.client.arguments import key_value, parser
-from app.config.errors import Problem
-from app.config.settings import Settings
+from app.client.telling import notice
+from app.config.settings import ServiceSettings, Settings
 from app.domain.principal import ANONYMOUS, ANONYMOUS_NAME, Principal, Verb, check_principal
 from app.domain.uri import DestinationType, MqUri
 
@@ -28,12 +28,8 @@ class By(StrEnum):
     CERTIFICATE = "certificate"
 
 
-#: What can be done with a Queue and with a Topic; to take from a Topic is to take from a durable subscription.
-VERBS = {
-    DestinationType.QUEUES: (Verb.PUBLISH, Verb.TAKE, Verb.LOOK, Verb.ADMIN),
-    DestinationType.TOPICS: (Verb.PUBLISH, Verb.SUBSCRIBE, Verb.TAKE, Verb.LOOK, Verb.ADMIN),
-}
-
+#: Why everybody may do everything.
+OPEN = "since auth.mode is none whoever reaches the port may do everything"
 
 AsPrincipal = Annotated[
     str | None,
@@ -60,40 +56,64 @@ class Asked:
     way: str
 
 
+class Answer:
+    """What is said of one destination: a rule for each thing that can be done with it, None where there is none."""
+
+    def __init__(self, settings: Settings, policy: Policy, principal: Principal, uri: MqUri) -> None:
+        self.uri = uri
+        self._open = settings.auth.is_open
+        self._rules: dict[Verb, Rule | None] = {
+            verb: policy.rule(principal, verb, uri) for verb in _verbs(uri, settings.services[uri.service])
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"\n{self.uri}"
+        for verb, rule in self._rules.items():
+            reason = OPEN if self._open else rule
+            yield f"  {verb.value:<10}{f'allowed, {reason}' if reason else 'denied: no rule allows it'}"
+
+    def members(self) -> dict[str, Any]:
+        """For programs: the numbers of rules, null where nobody is asked for one."""
+        if self._open:
+            return {"mq_uri": str(self.uri), "allowed": {verb.value: None for verb in self._rules}, "denied": []}
+        allowed = {verb.value: rule.number for verb, rule in self._rules.items() if rule is not None}
+        denied = [verb.value for verb, rule in self._rules.items() if rule is None]
+        return {"mq_uri": str(self.uri), "allowed": allowed, "denied": denied}
+
+
 def explain(settings: Settings, asked: Asked, *, as_json: bool) -> None:
     """Print every declared destination with what this principal may do there; raises BadParameter."""
     principal = _principal(settings, asked)
     policy = Policy(settings.auth.policy)
-    found = [
-        (uri, {verb: policy.rule(principal, verb, uri) for verb in VERBS[uri.type]}) for uri in _declared(settings)
-    ]
+    answers = [Answer(settings, policy, principal, uri) for uri in _declared(settings)]
+    undeclared = {
+        name: [] if settings.auth.is_open else policy.within(principal, name)
+        for name, service in settings.services.items()
+        if service.allow_undeclared
+    }
     if as_json:
-        for uri, rules in found:
-            typer.echo(json.dumps(_members(uri, rules), ensure_ascii=False))
+        rest = [{"service": name, "undeclared": [each.number for each in rules]} for name, rules in undeclared.items()]
+        for members in (*(answer.members() for answer in answers), *rest):
+            typer.echo(json.dumps(members, ensure_ascii=False))
         return
     typer.echo(f"{principal.name}{_with(principal)}")
-    if settings.auth.is_open:
-        typer.echo("auth.mode is none: whoever reaches the port may do everything")
-    for uri, rules in found:
-        typer.echo(f"\n{uri}")
-        for verb, rule in rules.items():
-            typer.echo(f"  {verb.value:<10}{f'allowed, {rule}' if rule else 'denied: no rule allows it'}")
-    _undeclared(settings, policy, principal)
+    for line in (line for answer in answers for line in answer.lines()):
+        typer.echo(line)
+    for name, rules in undeclared.items():
+        typer.echo(f"\nundeclared destinations of {name}")
+        for reason in ([OPEN] if settings.auth.is_open else rules) or ["denied: no rule allows anything with them"]:
+            typer.echo(f"  {reason}")
 
 
-def _undeclared(settings: Settings, policy: Policy, principal: Principal) -> None:
-    """The rules that count for names nobody has declared."""
-    services = [name for name, service in settings.services.items() if service.allow_undeclared]
-    rules = [rule for rule in policy.rules if any(is_meant(word, principal) for word in rule.settings.principals)]
-    if services and rules:
-        typer.echo(f"\nundeclared destinations of {', '.join(services)}")
-        for rule in rules:
-            typer.echo(f"  {rule}")
-
-
-def _members(uri: MqUri, rules: dict[Verb, Rule | None]) -> dict[str, Any]:
-    allowed = {verb.value: rule.number for verb, rule in rules.items() if rule is not None}
-    return {"mq_uri": str(uri), "allowed": allowed, "denied": [verb.value for verb in rules if rules[verb] is None]}
+def _verbs(uri: MqUri, service: ServiceSettings) -> Iterator[Verb]:
+    """What can be done with it; to take from a Topic is to take from a durable subscription."""
+    yield Verb.PUBLISH
+    if uri.is_queue or service.topics[uri.name].subscriptions:
+        yield Verb.TAKE
+    if not uri.is_queue:
+        yield Verb.SUBSCRIBE
+    yield from (Verb.LOOK, Verb.ADMIN)
 
 
 def _with(principal: Principal) -> str:
@@ -105,19 +125,24 @@ def _with(principal: Principal) -> str:
 
 def _principal(settings: Settings, asked: Asked) -> Principal:
     """Whom the words on the command line name; raises BadParameter."""
-    name, way = asked.name, asked.way
+    name, way, auth = asked.name, asked.way, settings.auth
     if name == ANONYMOUS_NAME:
+        if asked.groups or asked.claims or way:
+            raise typer.BadParameter(f"whoever is {ANONYMOUS_NAME} shows nothing that could have groups or claims")
         return ANONYMOUS
     prefix, colon, rest = name.partition(":")
-    if colon and prefix in settings.auth.mode:
-        way, name = prefix, rest
-    way = way or settings.auth.mode[0]
+    if colon and prefix in set(By):
+        way, name = way or prefix, rest
+    way = way or (By.TOKEN if auth.is_open else auth.mode[0])
     try:
         check_principal(name)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    known = _groups(settings, name) if way == "token" else frozenset()
-    return Principal(name=name, way=way, label=name, groups=known | set(asked.groups), claims=_as_claims(asked.claims))
+    if not auth.is_open and way not in auth.mode:
+        notice(f"nobody is recognised by {way}, as auth.mode is {', '.join(auth.mode)}")
+    claims = _as_claims(asked.claims)
+    known = _groups_of_tokens(settings, name) if way == By.TOKEN else _groups_of_claims(settings, claims, way)
+    return Principal(name=name, way=way, label=name, groups=known | set(asked.groups), claims=claims)
 
 
 def _as_claims(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -128,71 +153,33 @@ def _as_claims(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {name: values[0] if len(values) == 1 else values for name, values in claims.items()}
 
 
-def _groups(settings: Settings, name: str) -> frozenset[str]:
-    """The groups of all tokens of this principal."""
+def _groups_of_claims(settings: Settings, claims: dict[str, Any], way: str) -> frozenset[str]:
+    """Those that a JWT with these claims would have."""
+    if way != By.JWT or settings.auth.jwt is None:
+        return frozenset()
+    value = claims.get(settings.auth.jwt.groups_claim, [])
+    return frozenset(value if isinstance(value, list) else [value])
+
+
+def _groups_of_tokens(settings: Settings, name: str) -> frozenset[str]:
+    """The groups of all tokens of this principal that are good; says which."""
     if settings.auth.tokens_file is None:
         return frozenset()
     try:
-        entries = read_tokens(settings.auth.tokens_file)
+        entries = [entry for entry in read_tokens(settings.auth.tokens_file) if entry.principal == name]
     except TokenFileError:
-        return frozenset()  # `problems` and `doubts` have told
-    return frozenset(group for entry in entries if entry.principal == name for group in entry.groups)
+        return frozenset()  # told as a problem, or as a doubt
+    found: set[str] = set()
+    for entry in entries:
+        if entry.has_expired(time.time()):
+            notice(f"token {entry.name} of {name} has expired")
+        else:
+            notice(f"token {entry.name} of {name}: {', '.join(entry.groups) or 'no groups'}")
+            found.update(entry.groups)
+    return frozenset(found)
 
 
 def _declared(settings: Settings) -> Iterator[MqUri]:
     for name, service in settings.services.items():
         yield from (MqUri(name, DestinationType.QUEUES, queue) for queue in service.queues)
         yield from (MqUri(name, DestinationType.TOPICS, topic) for topic in service.topics)
-
-
-def problems(settings: Settings) -> list[Problem]:
-    """What is wrong with the files of tokens and keys, as far as they are used."""
-    auth, found = settings.auth, []
-    if auth.uses_tokens and auth.tokens_file is not None:
-        try:
-            read_tokens(auth.tokens_file)
-        except NoTokenFileError:
-            pass  # nobody gets in, and `doubts` says so
-        except TokenFileError as error:
-            found.append(Problem(str(error), "auth.tokens_file"))
-    if auth.uses_jwt and auth.jwt is not None and auth.jwt.jwks_file is not None:
-        try:
-            JwksFile(auth.jwt.jwks_file, auth.jwt)
-        except UnusableSet as error:
-            found.append(Problem(str(error), "auth.jwt.jwks_file"))
-    return found
-
-
-def doubts(settings: Settings) -> Iterator[str]:
-    """Sentences about what an operator may not have meant."""
-    auth = settings.auth
-    if auth.is_open:
-        if auth.policy:
-            yield "auth.policy: not looked at, since auth.mode is none"
-        return
-    if not auth.policy:
-        yield "auth.policy: without rules nobody may do anything"
-    if auth.uses_tokens and auth.tokens_file is not None and not auth.tokens_file.exists():
-        yield f"auth.tokens_file: there is no {auth.tokens_file}: nobody has a token; `mq-gateway token new` makes it"
-    yield from _strangers(settings)
-    if len(auth.mode) > 1:
-        yield from _ambiguous(settings)
-    if not (settings.server.is_loopback or settings.server.tls.cert_file or settings.server.trusted_proxies):
-        yield "server.tls: not set; unless a proxy in front speaks TLS, tokens go over the network in the clear"
-
-
-def _strangers(settings: Settings) -> Iterator[str]:
-    for number, rule in enumerate(settings.auth.policy, 1):
-        for pattern in rule.uris:
-            service = pattern.split("::")[0]
-            if not set("*{") & set(service) and service not in settings.services:
-                yield f"auth.policy: rule {number}: {pattern} is of a service that is not configured"
-
-
-def _ambiguous(settings: Settings) -> Iterator[str]:
-    modes = settings.auth.mode
-    for number, rule in enumerate(settings.auth.policy, 1):
-        for word in rule.principals:
-            if word not in ("*", ANONYMOUS_NAME) and ":" not in word:
-                ways = " or ".join(f"{way}:{word}" for way in modes)
-                yield f"auth.policy: rule {number}: {word} is whoever has that name, in whichever way; or write {ways}"

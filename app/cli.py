@@ -15,10 +15,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from app.access_commands import AsBy, AsClaims, AsGroups, AsJson, Asked, AsPrincipal, explain
-from app.access_commands import doubts as auth_doubts
-from app.access_commands import problems as auth_problems
+from app.auth import doubts as auth
 from app.banner import banner
-from app.client.commands import publish, receive, subscribe
+from app.client.commands import publish, receive, status, subscribe
 from app.client.connection import printable
 from app.client.telling import REFUSED, notice, one_line_errors
 from app.config.effective import effective_yaml
@@ -93,7 +92,7 @@ def serve(
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     with one_line_errors(ConfigError):
         load = partial(_load, config or [], {"server": given} if given else {})
-        settings = _told(load())
+        settings = _told(_whole(load()))
         configure(settings)
         app = create_app(settings, load, config or [])
         # What is there now stays. A full collection that looks at all of it holds the loop for 60 ms (measured), and is
@@ -125,10 +124,12 @@ def check(
     """
     if service is not None and not connect:
         raise typer.BadParameter("a service is named only with --connect")
+    if principal is not None and connect:
+        raise typer.BadParameter("--as and --connect exclude each other")
     if principal is None and (group or claim or by or as_json):
         raise typer.BadParameter("--group, --claim, --by and --json go with --as")
     with one_line_errors(ConfigError):
-        settings = _told(_load(config or [], {}))
+        settings = _told(_whole(_load(config or [], {})))
     if principal is not None:
         explain(settings, Asked(principal, group or [], claim or [], by.value if by else ""), as_json=as_json)
         return
@@ -140,7 +141,7 @@ def check(
         raise typer.Exit(REFUSED)
 
 
-for _command in (publish, subscribe, receive):
+for _command in (publish, subscribe, receive, status):
     cli.command()(_command)
 cli.add_typer(tokens)
 
@@ -160,10 +161,20 @@ def _load(files: list[Path], overrides: Mapping[str, object]) -> Loaded:
             load_certificate(loaded.settings.server.tls)
         except CertificateError as error:
             problems.append(Problem(error.reason, error.option))
-    problems += auth_problems(loaded.settings)
     if problems:
         raise ConfigError(problems)
-    return replace(loaded, warnings=(*loaded.warnings, *auth_doubts(loaded.settings)))
+    return replace(loaded, warnings=(*loaded.warnings, *auth.doubts(loaded.settings)))
+
+
+def _whole(loaded: Loaded) -> Loaded:
+    """What a process can start with; raises ConfigError where files of tokens and keys cannot be used.
+
+    Not at a reload: these files are watched by themselves, and a broken one keeps no policy from being taken over.
+    """
+    problems = auth.problems(loaded.settings.auth)
+    if problems:
+        raise ConfigError(problems)
+    return loaded
 
 
 def _told(loaded: Loaded) -> Settings:

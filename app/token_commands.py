@@ -13,6 +13,7 @@ import typer
 
 from app.auth.token_change import change_tokens
 from app.auth.token_file import (
+    NoTokenFileError,
     TokenEntry,
     TokenFileError,
     check_group,
@@ -24,7 +25,8 @@ from app.auth.token_file import (
     time_text,
 )
 from app.client.arguments import parser
-from app.client.telling import REFUSED, notice, one_line_errors
+from app.client.output import table
+from app.client.telling import notice, one_line_errors
 from app.config.errors import ConfigError
 from app.config.loader import load_settings
 from app.domain.principal import check_principal
@@ -44,7 +46,7 @@ def expiry(text: str) -> float:
     """`90d`, `12h`, or a time of RFC 3339, as Unix time in the future; raises BadParameter."""
     found = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
     if found:
-        until = time.time() + int(found[1]) * _UNITS[found[2]]
+        until: float = int(time.time()) + int(found[1]) * _UNITS[found[2]]
     else:
         try:
             until = parse_time(text)
@@ -106,24 +108,26 @@ def new(
         principal=principal or name,
         hash=hash_of(token),
         groups=tuple(dict.fromkeys(group or ())),
-        created_at=float(int(time.time())),
+        created_at=int(time.time()),
         expires_at=expires,
     )
-    if print_hash:
-        typer.echo(json.dumps(entry_json(entry), ensure_ascii=False))
-    else:
-        with one_line_errors(ConfigError, TokenFileError):
+    with one_line_errors(ConfigError, TokenFileError):
+        if print_hash:
+            _without(name, _known(config, file))
+            typer.echo(json.dumps(entry_json(entry), ensure_ascii=False))
+        else:
             path = _path(config, file)
             change_tokens(path, lambda before: [*_without(name, before), entry])
-        notice(f"{name} is in {path}; this is the only time its token is shown")
+            notice(f"{name} is in {path}; this is the only time its token is shown")
     typer.echo(token)
 
 
 def _without(name: str, before: list[TokenEntry]) -> list[TokenEntry]:
     """The entries; raises TokenFileError where the name is taken."""
-    if any(entry.name == name for entry in before):
+    found = next((entry for entry in before if entry.name == name), None)
+    if found is not None:
         raise TokenFileError(
-            f"there is a token called {name!r}; for a second one of the same: token new OTHER --principal {name}"
+            f"there is a token called {name!r}; for another of the same: token new OTHER --principal {found.principal}"
         )
     return before
 
@@ -144,10 +148,10 @@ def list_(
             members.pop("hash")
             typer.echo(json.dumps(members, ensure_ascii=False))
         return
-    rows = [("NAME", "PRINCIPAL", "GROUPS", "CREATED", "EXPIRES"), *map(_row, entries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    if not entries:
+        notice("there are no tokens")
+        return
+    typer.echo(table([("NAME", "PRINCIPAL", "GROUPS", "CREATED", "EXPIRES"), *map(_row, entries)]))
 
 
 def _row(entry: TokenEntry) -> tuple[str, ...]:
@@ -180,13 +184,24 @@ def revoke(
 
 
 def _path(config: list[Path] | None, file: Path | None) -> Path:
-    """The file of tokens; raises ConfigError, and BadParameter where none is named."""
+    """The file of tokens; raises ConfigError, TokenFileError, and BadParameter where none is named."""
     if file is not None:
+        if config:
+            raise typer.BadParameter("--config and --file exclude each other")
         return file
+    path = load_settings(config or []).settings.auth.tokens_file
+    if path is not None:
+        return path
     if not config:
         raise typer.BadParameter("--config FILE names a configuration with auth.tokens_file, or --file the file itself")
-    path = load_settings(config).settings.auth.tokens_file
-    if path is None:
-        notice("auth.tokens_file is not set in the configuration")
-        raise typer.Exit(REFUSED)
-    return path
+    raise TokenFileError("auth.tokens_file is not set in the configuration")
+
+
+def _known(config: list[Path] | None, file: Path | None) -> list[TokenEntry]:
+    """The tokens there are, where it is said which file the new one is for."""
+    if not config and file is None:
+        return []
+    try:
+        return read_tokens(_path(config, file))
+    except NoTokenFileError:
+        return []

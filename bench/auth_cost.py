@@ -24,6 +24,7 @@ from pathlib import Path
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -75,7 +76,7 @@ async def post(subject: Subject, path: str, count: int, connections: int) -> Non
 
 
 @contextlib.asynccontextmanager
-async def readers(subject: Subject, count: int, events: int) -> AsyncIterator[asyncio.Future[object]]:
+async def readers(subject: Subject, count: int, events: int) -> AsyncIterator[asyncio.Future[list[None]]]:
     """Streams of the Topic; the future is done when each has seen all events."""
     opened = []
     for _ in range(count):
@@ -120,7 +121,7 @@ def configurations(folder: Path) -> list[tuple[str, dict[str, object], bytes]]:
     entry = TokenEntry(name="dash", principal="dash", hash=hash_of(token), created_at=time.time())
     change_tokens(folder / "tokens.json", lambda _before: [entry])
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    jwk = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    jwk = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     (folder / "keys.json").write_text(json.dumps({"keys": [{**jwk, "kid": "k", "use": "sig"}]}))
     claims = {
         "iss": "i",
@@ -136,8 +137,8 @@ def configurations(folder: Path) -> list[tuple[str, dict[str, object], bytes]]:
         for n in range(RULES)
     ]
     rules.append({"principals": ["dash"], "allow": ["publish", "subscribe"], "uris": ["demo::Topics::*"]})
-    by_token = {"mode": "token", "tokens_file": str(folder / "tokens.json"), "policy": rules}
-    by_jwt = {
+    by_token: dict[str, object] = {"mode": "token", "tokens_file": str(folder / "tokens.json"), "policy": rules}
+    by_jwt: dict[str, object] = {
         "mode": "jwt",
         "policy": rules,
         "jwt": {"issuer": "i", "audience": "mq", "jwks_file": str(folder / "keys.json")},

@@ -16,6 +16,7 @@ from app.api.context import Context
 from app.api.event_stream import ERROR, HEADERS, EventStream, Patience, spread_retry_ms
 from app.api.exchange import Exchange
 from app.api.problems import retry_after_seconds
+from app.auth.addresses import network_of
 from app.connectors.base import Destination
 from app.domain.errors import GatewayError, OutcomeUnknown, TooManyStreams, Unavailable
 from app.domain.principal import Verb
@@ -119,7 +120,7 @@ class Events:
         context, caller = self._context, exchange.caller
         with contextlib.ExitStack() as places:
             places.enter_context(self._place_of_all())
-            places.enter_context(context.streams_of_addresses.one(exchange.address))
+            places.enter_context(context.streams_of_addresses.one(network_of(exchange.address)))
             if not caller.principal.is_anonymous:
                 places.enter_context(context.streams_of_principals.one(caller.label))
             yield

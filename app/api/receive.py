@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from app.api.answer import Answer
@@ -14,6 +15,8 @@ from app.api.context import Context
 from app.api.exchange import ClientGone, Exchange
 from app.api.receive_answer import encode
 from app.api.receive_request import ReceiveRequest, parse
+from app.auth.caller import Caller
+from app.auth.places import Places
 from app.domain.errors import InvalidParameter, Overloaded
 from app.domain.principal import Verb
 from app.domain.uri import MqUri
@@ -31,6 +34,9 @@ class Receiving:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._waiting = 0
+        # Nobody takes all places, so that somebody else's worker always finds one.
+        most = max(1, context.settings.limits.streams // 2)
+        self._of_principals = Places(most, "this principal", "requests", Overloaded)
 
     async def __call__(self, exchange: Exchange, uri: MqUri) -> None:
         """Answer with messages, or 204; raises GatewayError, and ClientGone where nobody waits any more."""
@@ -39,7 +45,7 @@ class Receiving:
         exchange.access.mq_uri = str(uri)
         request = parse(exchange, destination, gateway.settings.limits.lease_max)
         await self._refuse_body(exchange, gateway, uri)
-        with self._place():
+        with self._place(), self._place_of(exchange.caller):
             leases = await _take(exchange, gateway, request)
             await self._hand_over(exchange, gateway, leases, request)
 
@@ -60,6 +66,10 @@ class Receiving:
             yield
         finally:
             self._waiting -= 1
+
+    def _place_of(self, caller: Caller) -> AbstractContextManager[None]:
+        """One of the caller's; raises Overloaded. Whoever is not known is everybody."""
+        return nullcontext() if caller.principal.is_anonymous else self._of_principals.one(caller.label)
 
     async def _hand_over(
         self, exchange: Exchange, gateway: Gateway, leases: list[Lease], request: ReceiveRequest

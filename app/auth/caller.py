@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+from app.auth.addresses import network_of
 from app.auth.lasting import Lasting, Needs
 from app.auth.policy import Policy
 from app.auth.rates import Rates
@@ -56,7 +57,7 @@ class Caller:
     @property
     def _key(self) -> str:
         """Those nobody knows are told apart by where they are; no principal has a slash."""
-        return f"address/{self.address}" if self.principal.is_anonymous else self.principal.label
+        return f"address/{network_of(self.address)}" if self.principal.is_anonymous else self.principal.label
 
     # What it may.
 

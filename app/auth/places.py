@@ -1,4 +1,4 @@
-"""Places that are counted by who has them: open streams of one principal, of one address."""
+"""Places that are counted by who has them: open streams of one principal or address, long polls of one principal."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from app.domain.errors import TooManyStreams
+from app.domain.errors import TooManyStreams, Unavailable
 
 
 class Places:
-    """`most` places (count) for each key, without end where it is None; `whose` is for people."""
+    """`most` places (count) for each key, without end where it is None; `what` of `whose` is for people."""
 
-    def __init__(self, most: int | None, whose: str) -> None:
+    def __init__(
+        self, most: int | None, whose: str, what: str = "event streams", refuse: type[Unavailable] = TooManyStreams
+    ) -> None:
         self._most = most
-        self._whose = whose
+        self._what = f"{what} of {whose}"
+        self._refuse = refuse
         self._taken: Counter[str] = Counter()
 
     @contextmanager
     def one(self, key: str) -> Iterator[None]:
-        """One place for the length of the block; raises TooManyStreams."""
+        """One place for the length of the block; raises what it refuses with."""
         if self._most is not None and self._taken[key] >= self._most:
-            raise TooManyStreams(f"{self._most} event streams of {self._whose} are open, and there may be no more")
+            raise self._refuse(f"{self._most} {self._what} are open, and there may be no more")
         self._taken[key] += 1
         try:
             yield

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from app.config.policy import ANYBODY, PLACEHOLDER, RuleSettings
@@ -16,6 +17,8 @@ from app.domain.uri import SEPARATOR, MqUri
 DECISIONS = 65_536
 #: Values (count) of one claim that are tried; a token is bounded, what a pattern makes of it is to be too.
 MAX_VALUES = 64
+#: Texts (count) that one pattern becomes with them: each claim in it multiplies. What lies beyond is not matched.
+MAX_FILLED = 1024
 #: Characters that a value may not bring into a pattern: it would reach beyond its part of the mqURI.
 _FOREIGN = re.compile(r"[\x00-\x1f\x7f-\x9f*]|::|^:|:$")
 
@@ -31,6 +34,16 @@ class Rule:
         rule = self.settings
         allow = ", ".join(rule.allow)
         return f"rule {self.number}: {', '.join(rule.principals)} may {allow} {', '.join(rule.uris)}"
+
+    def means(self, principal: Principal) -> bool:
+        """Whether the principal is one of those it allows something."""
+        return any(is_meant(word, principal) for word in self.settings.principals)
+
+    def reaches(self, service: str, principal: Principal) -> bool:
+        """Whether one of its patterns could match something of the service."""
+        return any(
+            matches(part, service, principal) for pattern in self.settings.uris for part in service_parts(pattern)
+        )
 
 
 class Policy:
@@ -53,8 +66,11 @@ class Policy:
 
     def _sees_service(self, principal: Principal, service: str) -> bool:
         """Whether some destination of the service could be one that the principal may look at."""
-        patterns = (pattern for rule in self._of(principal, Verb.LOOK) for pattern in rule.settings.uris)
-        return any(matches(pattern.split(SEPARATOR)[0], service, principal) for pattern in patterns)
+        return any(rule.reaches(service, principal) for rule in self._of(principal, Verb.LOOK))
+
+    def within(self, principal: Principal, service: str) -> list[Rule]:
+        """The rules that allow the principal something with what the service may have."""
+        return [rule for rule in self.rules if rule.means(principal) and rule.reaches(service, principal)]
 
     def allows_anywhere(self, principal: Principal, verb: Verb) -> bool:
         """Whether there is any rule that allows it to do this with something."""
@@ -62,7 +78,7 @@ class Policy:
 
     def _of(self, principal: Principal, verb: Verb) -> Iterator[Rule]:
         for rule in self.rules:
-            if verb in rule.settings.allow and any(is_meant(word, principal) for word in rule.settings.principals):
+            if verb in rule.settings.allow and rule.means(principal):
                 yield rule
 
 
@@ -81,9 +97,18 @@ def is_meant(word: str, principal: Principal) -> bool:
     return wanted in _texts(claim(principal, name))
 
 
+def service_parts(pattern: str) -> list[str]:
+    """What the pattern asks of a service's name. In one of less than three parts any `*` may reach beyond it."""
+    first, *rest = pattern.split(SEPARATOR)
+    if len(rest) == 2:
+        return [first]
+    ends = [place + 1 for place, char in enumerate(first) if char == "*"]
+    return [*(first[:end] for end in ends), *([first] if rest else [])]
+
+
 def matches(pattern: str, text: str, principal: Principal) -> bool:
     """Whether the pattern, with what the principal has in its places, matches all of the text."""
-    return any(_matches(one, text) for one in _filled(pattern, principal))
+    return any(_matches(one, text) for one in islice(_filled(pattern, principal), MAX_FILLED))
 
 
 def _filled(pattern: str, principal: Principal) -> Iterator[list[str]]:

@@ -25,7 +25,8 @@ class Sessions:
     def __init__(self, seal: Seal, clock: Callable[[], float] = time.time) -> None:
         self._seal = seal
         self._clock = clock
-        self._ended: OrderedDict[str, float] = OrderedDict()
+        #: By whose they were, the oldest first; with the time until which each would have lasted.
+        self._ended: dict[str, OrderedDict[str, float]] = {}
         # A page sends its cookie with every request; what was decided about its principal is remembered with that.
         self.open = lru_cache(OPENED)(self._open)
 
@@ -38,12 +39,23 @@ class Sessions:
 
     def end(self, principal: Principal) -> None:
         """The session this principal was recognised by is over."""
-        if principal.session:
-            self._ended[principal.session] = principal.until or self._clock()
-            while len(self._ended) > MAX_ENDED or next(iter(self._ended.values())) <= self._clock():
-                self._ended.popitem(last=False)
-                if not self._ended:
-                    break
+        if principal.session and not self.has_ended(principal):
+            if sum(map(len, self._ended.values())) >= MAX_ENDED:
+                self._forget()
+            of_one = self._ended.setdefault(principal.label, OrderedDict())
+            of_one[principal.session] = principal.until or self._clock()
 
     def has_ended(self, principal: Principal) -> bool:
-        return principal.session in self._ended
+        """Whether this session was ended before its time."""
+        return principal.session in self._ended.get(principal.label, ())
+
+    def _forget(self) -> None:
+        """Those that are over anyhow, or else the oldest of whoever has most: nobody makes another's be forgotten."""
+        now = self._clock()
+        left = {
+            label: OrderedDict((key, until) for key, until in ended.items() if until > now)
+            for label, ended in self._ended.items()
+        }
+        self._ended = {label: ended for label, ended in left.items() if ended}
+        if sum(map(len, self._ended.values())) >= MAX_ENDED:
+            max(self._ended.values(), key=len).popitem(last=False)

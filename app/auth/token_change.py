@@ -91,7 +91,9 @@ def _replace(folder: int, path: Path, data: bytes) -> None:
         with suppress(OSError):
             os.unlink(other, dir_fd=folder)
         raise
-    os.fsync(folder)
+    # It is done, also where a file system has no such thing for folders.
+    with suppress(OSError):
+        os.fsync(folder)
 
 
 def _take_after(descriptor: int, path: Path) -> None:

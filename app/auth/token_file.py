@@ -27,7 +27,7 @@ MAX_BYTES = 16 << 20
 MAX_TOKENS = 50_000
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 #: Bytes of a group's name, and groups (count) of a token.
 _MAX_GROUP, _MAX_GROUPS = 255, 64
 #: Unix time of the years that can be written: 1970 to 9999.
@@ -169,7 +169,7 @@ def parse_time(value: object) -> float:
     """Unix time of a time of RFC 3339; raises ValueError with an example."""
     try:
         # Python would take the date alone, and other separators than the T.
-        when = datetime.fromisoformat(value) if isinstance(value, str) and _TIME.fullmatch(value) else None
+        when = datetime.fromisoformat(value.upper()) if isinstance(value, str) and _TIME.fullmatch(value) else None
     except ValueError:
         when = None
     if when is None or not 0 <= when.timestamp() < _LAST:

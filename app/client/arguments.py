@@ -100,6 +100,10 @@ Token = Annotated[
     ),
 ]
 
+Service = Annotated[
+    str | None, typer.Argument(metavar="SERVICE", help="Only this one, with its destinations.", show_default=False)
+]
+
 
 Body = Annotated[str | None, typer.Argument(metavar="BODY|-", help="The message; - or nothing reads standard input.")]
 ContentType = Annotated[str | None, typer.Option(metavar="TYPE", help="Such as application/json.")]

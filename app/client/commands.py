@@ -34,6 +34,7 @@ from app.client.arguments import (
     Most,
     Persistent,
     Priority,
+    Service,
     Shape,
     Subscription,
     Timeout,
@@ -52,6 +53,8 @@ from app.client.handling import Command, Printing
 from app.client.output import EventPrinter
 from app.client.publishing import Outgoing
 from app.client.receiving import LONGEST_WAIT, Receiver
+from app.client.status import fetch
+from app.client.status import in_words as status_in_words
 from app.client.stopping import Stop
 from app.client.taking import ANSWER_SECONDS, Source, Taker
 from app.client.telling import REFUSED, notice, one_line_errors
@@ -167,3 +170,13 @@ def receive(
         good = False
     if not good:
         raise typer.Exit(REFUSED)
+
+
+def status(service: Service = None, *, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """Show what a running gateway is connected to, and how much went through.
+
+    What is down is told, and is no failure of this command.
+    """
+    with one_line_errors(ClientError):
+        answer = fetch(Target(url, token), service)
+    typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else status_in_words(answer))

@@ -56,6 +56,10 @@ class Target:
         parts = (uri.service, uri.type.value, uri.name, *more)
         return "/".join((self.url.rstrip("/"), "mq", *(quote(part, safe="") for part in parts)))
 
+    def status(self, service: str | None) -> str:
+        """The URL of what there is to see of all services, or of one."""
+        return "/".join((self.url.rstrip("/"), "mq", *([] if service is None else [quote(service, safe="")])))
+
     @property
     def joint_events(self) -> str:
         """The URL of the stream of several destinations."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
 from app.client.connection import parse_object, printable
@@ -57,3 +57,11 @@ def _sentence(event: ServerEvent) -> str:
         amount = "an unknown number of" if missed is None else missed
         return printable(f"gap in {data.get('mq_uri')} ({data.get('reason')}): {amount} messages missed")
     return printable(f"{event.name}: {event.data}")
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Columns for people, each as wide as what is in it; one line a row."""
+    cells = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in cells)
+    return "\n".join(line.rstrip() for line in lines)

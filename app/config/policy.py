@@ -62,7 +62,7 @@ def _check_word(word: str) -> None:
 def canonical_pattern(text: str) -> str:
     """The pattern with its type as mqURIs are printed; raises ValueError where no mqURI can match."""
     for name in PLACEHOLDER.findall(text):
-        if name != "principal" and not (name.startswith(_CLAIM) and name != _CLAIM):
+        if name != "principal" and (SEPARATOR in name or name == _CLAIM or not name.startswith(_CLAIM)):
             raise ValueError(f"{text!r}: {{{name}}} is neither {{principal}} nor {{claims.NAME}}")
     if re.search(r"[{}]", PLACEHOLDER.sub("", text)):
         raise ValueError(f"{text!r}: a brace belongs to {{principal}} or {{claims.NAME}}")

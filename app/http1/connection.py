@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,9 @@ logger = logging.getLogger("mq_gateway.server")
 
 # Bound once: looking a member up in its Enum costs as much as ten plain attributes (CPython 3.11).
 _HEAD, _BODY, _APP, _IDLE, _DISCARD, _LINGER = Waiting
+
+# Of a target: what may hold a password or a ticket.
+_AROUND_PATH = re.compile(rb"\A(?:[^/?]*://)?[^/?]*|\?.*", re.DOTALL)
 
 
 class Connection(HttpToolsProtocol):
@@ -253,8 +257,8 @@ class Connection(HttpToolsProtocol):
     def _identity(self) -> tuple[str, list[tuple[bytes, bytes]], str]:
         """Path, headers and method, as far as they came, of the request that is refused."""
         if self._head_open:
-            path = self.url.partition(b"?")[0][:255].decode("latin-1")
-            return path, self.headers, self.parser.get_method().decode("latin-1") if path else ""
+            path = _AROUND_PATH.sub(b"", self.url)[:255].decode("latin-1")
+            return path, self.headers, self.parser.get_method().decode("latin-1") if self.url else ""
         if self._latest is None:
             return "", [], ""
         scope = self._latest.scope

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import statistics
 import time
+from pathlib import Path
 
 import pytest
 
@@ -237,6 +238,24 @@ async def test_behaviour_18_the_end_of_a_tls_connection_is_noticed(
     ):
         getattr(await peer.connection(), how)()
         await it.until(lambda: it.connector.status.epoch == 2, 1)
+
+
+async def test_certificate_files_are_read_for_each_connection(
+    subject: Connect, authority: Authority, server_tls: ssl.SSLContext, tmp_path: Path
+) -> None:
+    trusted, other = tmp_path / "ca.pem", Authority(tmp_path / "other")
+    trusted.write_bytes(authority.ca_file.read_bytes())
+    async with (
+        ScriptedPeer.listen(tls=server_tls) as peer,
+        subject(peer.address, tls={"ca_file": str(trusted)}) as it,
+    ):
+        trusted.write_bytes(other.ca_file.read_bytes())
+        await it.put()
+        (await peer.connection()).close()
+        await it.state(LinkState.DOWN)
+        assert it.fault is LinkFault.TLS_VERIFY
+        trusted.write_bytes(authority.ca_file.read_bytes())
+        await it.state(LinkState.UP)
 
 
 async def test_tls_against_a_plain_port(subject: Connect) -> None:

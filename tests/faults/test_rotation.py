@@ -18,6 +18,7 @@ from tests.stomp_frames import Frame
 
 REFUSED = Frame("ERROR", {"message": "Bad CONNECT"}, b"Access refused for user 'guest'\n")
 CONNECTED = {"version": "1.2", "heart-beat": "0,0"}
+RABBIT = {**CONNECTED, "server": "RabbitMQ/3.10.8"}
 NEVER = {"initial": 60, "max": 60}
 
 
@@ -162,6 +163,22 @@ async def test_a_publish_that_waits_for_room_goes_out_on_the_new_connection(subj
         await waiting
         await asyncio.gather(*stuck)
         assert new is await peer.connection(2)
+
+
+async def test_a_publish_that_waits_for_a_declaration_goes_out_on_the_new_connection(subject: Connect) -> None:
+    script, stream = Script(connected=RABBIT, receipts=False), {"replay": "stream"}
+    async with ScriptedPeer.listen(script) as peer, subject(peer.address, topics={"alerts": stream}) as it:
+        old, _ = await peer.frame_from("SUBSCRIBE")
+        waiting = it.putting(b"waits", to=topic("alerts", **stream))
+        await asyncio.sleep(0)
+        assert changed(it, password="other")
+        new, _ = await peer.frame_from("SUBSCRIBE")
+        assert new is not old
+        script.receipts = True
+        await new.release()
+        await waiting
+        assert (await peer.frame_from("SEND"))[0] is new
+        assert it.states == [LinkState.UP]
 
 
 async def test_a_subscription_that_is_being_made_meanwhile_is_made_on_the_new_one(subject: Connect) -> None:

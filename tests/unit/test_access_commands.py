@@ -29,6 +29,7 @@ class Site:
         self.folder = folder
         self.tokens = folder / "tokens.json"
         self.tokens.write_text(json.dumps(TOKENS))
+        self.tokens.chmod(0o600)
 
     def check(self, *arguments: str, server: Any = None, demo: Any = DEMO, **auth: Any) -> Result:
         given = {"mode": "token", "tokens_file": "tokens.json", "policy": RULES, **auth}
@@ -42,10 +43,13 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def allowed(result: Result) -> dict[str, dict[str, int]]:
+def objects(result: Result) -> list[dict[str, Any]]:
     assert result.exit_code == 0, result.output
-    found = [json.loads(line) for line in result.stdout.splitlines()]
-    return {each["mq_uri"]: each["allowed"] for each in found}
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def allowed(result: Result) -> dict[str, dict[str, int]]:
+    return {each["mq_uri"]: each["allowed"] for each in objects(result)}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,75 @@ def test_for_people(site: Site) -> None:
     assert "whoever reaches the port may do everything" in site.check("--as", "dash", mode="none").stdout
 
 
+def test_where_nobody_is_asked_every_answer_says_so(site: Site) -> None:
+    demo = {**DEMO, "topics": {"events": {"subscriptions": ["a"]}}, "allow_undeclared": True}
+    found = objects(site.check("--as", "dash", "--json", mode="none", demo=demo))
+    queue = {"publish": None, "take": None, "look": None, "admin": None}
+    assert found == [
+        {"mq_uri": "demo::Queues::jobs", "allowed": queue, "denied": []},
+        {"mq_uri": "demo::Topics::events", "allowed": {**queue, "subscribe": None}, "denied": []},
+        {"service": "demo", "undeclared": []},
+    ]
+    shown = site.check("--as", "dash", mode="none", demo=demo)
+    assert shown.stdout.count("since auth.mode is none whoever reaches the port may do everything") == 10
+    assert "denied" not in shown.stdout
+
+
+def test_only_a_durable_subscription_is_taken_from(site: Site) -> None:
+    durable = {**DEMO, "topics": {"events": {}, "kept": {"subscriptions": ["archiver"]}}}
+    found = {each["mq_uri"]: each["denied"] for each in objects(site.check("--as", "eve", "--json", demo=durable))}
+    assert found["demo::Topics::events"] == ["publish", "subscribe", "look", "admin"]
+    assert found["demo::Topics::kept"] == ["publish", "take", "subscribe", "look", "admin"]
+
+
+def test_only_rules_that_reach_a_service_are_told_of_what_is_undeclared(site: Site) -> None:
+    rules = [
+        {"principals": ["*"], "allow": ["publish"], "uris": ["other::*"]},
+        {"principals": ["*"], "allow": ["publish"], "uris": ["other::*", "d*s"]},
+        {"principals": ["eve"], "allow": ["publish"], "uris": ["*"]},
+    ]
+    open_to_more = {**DEMO, "allow_undeclared": True}
+    told = objects(site.check("--as", "dash", "--json", demo=open_to_more, policy=rules))[-1]
+    assert told == {"service": "demo", "undeclared": [2]}
+    shown = site.check("--as", "dash", demo=open_to_more, policy=rules[:1]).stdout
+    assert shown.endswith("\nundeclared destinations of demo\n  denied: no rule allows anything with them\n")
+
+
+def test_groups_come_from_good_tokens_and_are_told(site: Site) -> None:
+    zero = "sha256:" + "0" * 63
+    more = [
+        {
+            "name": "t2",
+            "principal": "dash",
+            "groups": ["gone"],
+            "hash": zero + "2",
+            "expires_at": "2020-01-01T00:00:00Z",
+        },
+        {"name": "dash", "hash": zero + "3"},
+        {"name": "eve", "groups": ["hers"], "hash": zero + "4"},
+    ]
+    site.tokens.write_text(json.dumps({"tokens": [*TOKENS["tokens"], *more]}))
+    result = site.check("--as", "dash")
+    assert result.stdout.startswith("dash (token, group ops)\n")
+    assert result.stderr.splitlines() == [
+        "mq-gateway: token t1 of dash: ops",
+        "mq-gateway: token t2 of dash has expired",
+        "mq-gateway: token dash of dash: no groups",
+    ]
+
+
+def test_groups_of_a_jwt_are_one_of_its_claims(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_bytes(document(_key()))
+    jwt = {**JWT, "groups_claim": "roles"}
+    found = allowed(site.check("--as", "eve", "--claim", "roles=ops", "--json", mode="jwt", jwt=jwt))
+    assert found["demo::Topics::events"] == {"look": 1}
+    result = site.check("--as", "token:dash", "--json", mode="jwt", jwt=jwt)
+    assert "nobody is recognised by token, as auth.mode is jwt" in result.stderr
+
+
 def test_usage(site: Site) -> None:
+    assert site.check("--as", "dash", "--connect").exit_code == 2
+    assert site.check("--as", "anonymous", "--group", "ops").exit_code == 2
     assert site.check("--group", "ops").exit_code == 2
     assert site.check("--as", "a::b").exit_code == 2
     assert site.check("--as", "a", "--claim", "vo").exit_code == 2
@@ -110,6 +182,12 @@ def test_what_may_not_be_meant(site: Site) -> None:
         "server.tls: not set; unless a proxy in front speaks TLS, tokens go over the network in the clear"
     ]
     assert warnings(site.check(server={**anywhere, "trusted_proxies": ["10.0.0.1"]})) == []
+    for mode, what in ((0o644, "can read"), (0o666, "can write"), (0o602, "can write")):
+        site.tokens.chmod(mode)
+        (told,) = warnings(site.check())
+        assert f"everybody on this machine {what}" in told
+    site.tokens.chmod(0o640)
+    assert warnings(site.check()) == []
     site.tokens.unlink()
     (told,) = warnings(site.check())
     assert "nobody has a token; `mq-gateway token new` makes it" in told

@@ -117,7 +117,7 @@ class TestRoot:
         result = _run("--version")
         assert (result.exit_code, result.stdout) == (0, f"mq-gateway {gateway_version()}\n")
 
-    @pytest.mark.parametrize("name", ["serve", "check", "publish", "subscribe", "receive"])
+    @pytest.mark.parametrize("name", ["serve", "check", "publish", "subscribe", "receive", "status"])
     def test_every_command_has_help(self, name: str) -> None:
         result = _run(name, "--help")
         assert result.exit_code == 0
@@ -198,6 +198,31 @@ class TestServe:
             f"mq-gateway: {file}:1: services.a.port: must be a whole number, not 'x'",
             f"mq-gateway: {file}:1: services.a.hots: unknown option; did you mean hosts?",
         ]
+
+    def test_a_broken_file_of_tokens_is_refused_at_the_start_and_hinders_no_reload(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        served: list[FastAPI] = []
+
+        def run(app: FastAPI, _settings: Settings, _on_started: Callable[[str], None]) -> int:
+            served.append(app)
+            return 0
+
+        monkeypatch.setattr(command, "run", run)
+        monkeypatch.setattr(command, "configure", lambda settings: None)
+        content = "services: {a: {mq_type: Memory}}\nauth: {mode: token, tokens_file: tokens.json}\n"
+        file, tokens = _yaml(tmp_path, content), tmp_path / "tokens.json"
+        result = _run("serve", "--config", file)
+        assert (result.exit_code, len(served)) == (0, 1)
+        assert (
+            f"warning: auth.tokens_file: there is no {tokens}: nobody has a token; `mq-gateway token new`"
+            in result.stderr
+        )
+        tokens.write_text("{")
+        result = _run("serve", "--config", file)
+        assert (result.exit_code, len(served)) == (1, 1)
+        assert f"mq-gateway: auth.tokens_file: {tokens}: not valid JSON" in result.stderr
+        assert served[0].state.load().settings.auth.mode == ("token",)
 
 
 class TestCheck:
@@ -410,6 +435,35 @@ class TestReceive:
     )
     def test_usage_errors(self, options: tuple[str, ...]) -> None:
         assert _run("receive", "demo::Queues::jobs", *options).exit_code == 2
+
+
+class TestStatus:
+    """Looking at the running gateway."""
+
+    def test_for_people_and_for_programs(self, url: str) -> None:
+        shown = _run("status", "--url", url)
+        assert shown.exit_code == 0, shown.stderr
+        head, columns, row = shown.stdout.splitlines()
+        assert head.startswith(f"mq-gateway {gateway_version()}, instance ")
+        assert columns.split() == ["SERVICE", "LINK", "CONNECTIONS", "BROKER", "ADDRESS", "SINCE"]
+        assert row.split()[:2] == ["demo", "up"]
+        assert json.loads(_run("status", "--url", url, "--json").stdout)["services"][0]["service"] == "demo"
+
+    def test_one_service_with_its_destinations(self, url: str) -> None:
+        shown = _run("status", "demo", "--url", url)
+        assert shown.exit_code == 0, shown.stderr
+        words = {line.split()[0] for line in shown.stdout.splitlines() if line}
+        assert {"demo", "demo::Queues::jobs", "demo::Topics::events"} < words
+        assert json.loads(_run("status", "demo", "--url", url, "--json").stdout)["service"] == "demo"
+
+    def test_a_refusal_is_one_line(self, url: str) -> None:
+        result = _run("status", "a/b::c", "--url", url)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith("mq-gateway: 404 ")
+        assert result.stderr.count("\n") == 1
+        result = _run("status", "--url", "http://127.0.0.1:1")
+        assert result.exit_code == 1
+        assert "is `mq-gateway serve` running there?" in result.stderr
 
 
 class TestMain:

@@ -91,6 +91,18 @@ def test_for_a_file_that_cannot_be_written(file: Path) -> None:
     assert not file.exists()
 
 
+def test_an_entry_for_another_file_is_not_one_it_has(config: Path, file: Path) -> None:
+    assert run("new", "dash", "--print-hash", "--config", config).exit_code == 0
+    assert not file.exists()
+    run("new", "dash-1", "--principal", "dash", "--file", file)
+    before = file.read_bytes()
+    refused = run("new", "dash-1", "--print-hash", "--config", config)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "token new OTHER --principal dash\n" in refused.stderr
+    assert run("new", "dash-2", "--print-hash", "--file", file).exit_code == 0
+    assert file.read_bytes() == before
+
+
 def test_the_list_has_no_secret(file: Path) -> None:
     run("new", "dash", "--file", file, "--group", "ops")
     run("new", "old", "--principal", "dash", "--file", file)
@@ -133,11 +145,20 @@ def test_where_there_is_no_file(file: Path, command: list[str]) -> None:
 
 def test_where_no_file_is_named(tmp_path: Path) -> None:
     assert run("list").exit_code == 2
+    assert run("list", "--config", "a.yaml", "--file", "b.json").exit_code == 2
     config = tmp_path / "gateway.yaml"
     config.write_text("services: {demo: {mq_type: Memory}}\n")
     result = run("new", "dash", "--config", config)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "auth.tokens_file is not set" in result.stderr
+
+
+def test_the_environment_may_name_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQ_GATEWAY_AUTH__TOKENS_FILE", str(file))
+    assert run("new", "dash").exit_code == 0
+    assert run("revoke", "dash").exit_code == 0
+    result = run("list")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "mq-gateway: there are no tokens\n")
 
 
 def test_a_file_that_is_broken_stays_as_it_is(file: Path) -> None:

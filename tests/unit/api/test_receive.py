@@ -10,9 +10,11 @@ import pytest
 
 from app.api import receive_answer
 from app.api.context import Context
-from app.api.exchange import ClientGone
+from app.api.exchange import ClientGone, Exchange
 from app.api.receive import MAX_BODY, Receiving
 from app.api.receive_answer import delivery_count
+from app.auth.authority import Authority
+from app.config.settings import Settings
 from app.connectors.base import Destination
 from app.domain.errors import (
     BodyTooLarge,
@@ -26,8 +28,10 @@ from app.domain.errors import (
     UnknownDestination,
 )
 from app.domain.message import Publication
+from app.domain.principal import Principal
 from app.domain.uri import MqUri
 from app.gateway.gateway import Gateway
+from app.telemetry.metrics import Metrics
 from app.wire import raw
 from app.wire.lease import peek
 from tests.unit.api.asgi import GONE, Call, piece
@@ -212,6 +216,23 @@ async def test_places_are_bounded(context: Context, worker: Worker) -> None:
         await worker.receive()
     worker.gateway.takings.stop()
     assert [call.status for call in await asyncio.gather(*asking)] == [204, 204]
+
+
+async def test_nobody_who_is_known_takes_all_places(context: Context, worker: Worker) -> None:
+    def known(name: str) -> Exchange:
+        exchange = Call(query=b"wait=20").exchange()
+        exchange.caller = Authority(Settings(), Metrics()).caller(Principal(name=name, way="token", label=name), "")
+        return exchange
+
+    first = asyncio.ensure_future(worker.handler(known("alice"), JOBS))
+    await turns()
+    with pytest.raises(Overloaded, match="requests of this principal"):
+        await worker.handler(known("alice"), JOBS)
+    second = asyncio.ensure_future(worker.handler(known("bob"), JOBS))
+    await turns()
+    worker.gateway.takings.stop()
+    await asyncio.gather(first, second)
+    assert context.settings.limits.streams == 2
 
 
 async def test_a_drain_ends_a_long_poll(worker: Worker) -> None:

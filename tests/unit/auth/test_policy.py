@@ -148,12 +148,49 @@ def test_the_first_rule_is_the_reason() -> None:
         ("other::*", False),
         ("svc", False),
         ("*c::Topics::a", True),
+        ("*a", True),
+        ("s*a", True),
+        ("s*::a", True),
+        ("s*Topics::a", True),
+        ("x*a", False),
+        ("*x::Topics::a", False),
     ],
 )
 def test_a_service_is_seen_by_whoever_may_see_some_of_it(pattern: str, *, sees: bool) -> None:
     if "*" in pattern:
         assert policy("dash", uris=(pattern,)).sees_service(DASH, "svc") is sees
     assert not policy("dash", allow=("publish",)).sees_service(DASH, "svc")
+
+
+@given(st.lists(st.sampled_from(["*", "s", "v", "c", "::", "Topics", "a"]), min_size=1, max_size=9).map("".join))
+def test_whoever_may_look_at_something_sees_its_service(pattern: str) -> None:
+    try:
+        made = policy("dash", uris=(pattern,))
+    except ValueError:  # no mqURI can match
+        return
+    if allows(made):
+        assert made.sees_service(DASH, "svc")
+
+
+def test_what_claims_make_of_a_pattern_is_bounded() -> None:
+    many = Principal(name="many", way="jwt", claims={"of": [f"{number:03d}" for number in range(1000)]})
+    begun = time.perf_counter()
+    assert not matches("svc::Topics::" + "{claims.of}" * 6, "svc::Topics::" + "063" * 5 + "x", many)
+    assert time.perf_counter() - begun < 1
+    assert matches("svc::Topics::{claims.of}", "svc::Topics::063", many)
+    assert not matches("svc::Topics::{claims.of}", "svc::Topics::064", many)
+
+
+def test_the_rules_that_reach_a_service() -> None:
+    rules = [
+        {"principals": ["eve"], "allow": ["look"], "uris": ["*"]},
+        {"principals": ["dash"], "allow": ["publish"], "uris": ["x::*", "{claims.vo}::*"]},
+        {"principals": ["*"], "allow": ["take"], "uris": ["svc::*"]},
+    ]
+    made = Policy([RuleSettings.model_validate(each) for each in rules])
+    assert [rule.number for rule in made.within(DASH, "lhcb")] == [2]
+    assert [rule.number for rule in made.within(DASH, "svc")] == [3]
+    assert made.within(ANONYMOUS, "svc") == []
 
 
 def test_anything_anywhere() -> None:

@@ -51,7 +51,17 @@ def test_only_so_many_are_remembered_and_none_longer_than_it_would_last(monkeypa
     opened = [sessions.open(_made(somebody())) for _ in range(5)]
     for each in opened:
         sessions.end(each)
-    assert len(sessions._ended) == 3
+    assert [sessions.has_ended(each) for each in opened] == [False, False, True, True, True]
     clock.now += 1000
     sessions.end(opened[0])
-    assert not sessions._ended
+    assert [sessions.has_ended(each) for each in opened] == [True, False, False, False, False]
+
+
+def test_nobody_makes_the_ends_of_others_be_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ENDED", 10)
+    sessions = Sessions(SEAL)
+    victim = sessions.open(_made(somebody("victim")))
+    sessions.end(victim)
+    for _ in range(50):
+        sessions.end(sessions.open(_made(somebody("attacker"))))
+    assert sessions.has_ended(victim)

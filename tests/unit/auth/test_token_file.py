@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import stat
+import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,11 @@ BAD: dict[str, tuple[Any, str]] = {
     "a group is empty": ([{**GOOD, "groups": [""]}], "group"),
     "an end without a zone": ([{**GOOD, "expires_at": "2026-01-02T03:04:05"}], "RFC 3339"),
     "an end that is a date": ([{**GOOD, "expires_at": "2026-01-02"}], "RFC 3339"),
+    "an end with a space in it": ([{**GOOD, "expires_at": "2026-01-02 03:04:05Z"}], "RFC 3339"),
+    "an end before all time": ([{**GOOD, "expires_at": "0001-01-01T00:00:00+14:00"}], "RFC 3339"),
+    "a group with a line end": ([{**GOOD, "groups": ["a\n"]}], "group"),
+    "a group that is no text": ([{**GOOD, "groups": ["\ud800"]}], "group"),
+    "too many groups": ([{**GOOD, "groups": ["a"] * 65}], "groups"),
     "an end that is a number": ([{**GOOD, "expires_at": 5}], "RFC 3339"),
     "two of a name": ([GOOD, {**GOOD, "hash": "sha256:" + "1" * 64}], "the same name"),
     "two of a hash": ([GOOD, {**GOOD, "name": "e"}], "the same hash"),
@@ -143,6 +151,86 @@ def test_a_change_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Mon
         change_tokens(path, lambda there: [*there, entry("b", 2)])
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_folder_that_cannot_be_synced_takes_nothing_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    change_tokens(path, lambda _: [entry("a", 1)])
+    assert [each.name for each in read_tokens(path)] == ["a"]
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EBUSY, errno.EACCES])
+def test_what_cannot_be_written_says_the_way_out(path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_arguments: object, **_options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(TokenFileError, match=f"{os.strerror(number)}.*--print-hash"):
+        change_tokens(path, lambda _: [entry("a", 1)])
+    assert os.listdir(path.parent) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to somebody else")
+def test_another_owner_stays_the_owner_and_is_so_before_the_rights_are_given(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_tokens(path, lambda _: [entry("a", 1)])
+    os.chown(path, 1, 2)
+    path.chmod(0o640)
+    done: list[str] = []
+    for name in ("fchown", "fchmod"):
+        monkeypatch.setattr(os, name, _noted(done, getattr(os, name)))
+    change_tokens(path, lambda before: [*before, entry("b", 2)])
+    now = path.stat()
+    assert (now.st_uid, now.st_gid, stat.S_IMODE(now.st_mode)) == (1, 2, 0o640)
+    assert done == ["fchmod 384", "fchown 1", "fchmod 416"]
+
+
+def _noted(done: list[str], call: Callable[..., None]) -> Callable[..., None]:
+    def noted(descriptor: int, *arguments: int) -> None:
+        done.append(f"{call.__name__} {arguments[0]}")
+        call(descriptor, *arguments)
+
+    return noted
+
+
+#: Version 2; the owner rw, user 12 r, the group nothing, the mask r, others nothing (acl(5)).
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, rights, who)
+    for tag, rights, who in (
+        (1, 6, 0xFFFFFFFF),
+        (2, 4, 12),
+        (4, 0, 0xFFFFFFFF),
+        (16, 4, 0xFFFFFFFF),
+        (32, 0, 0xFFFFFFFF),
+    )
+)
+
+
+def test_an_access_control_list_stays(path: Path) -> None:
+    change_tokens(path, lambda _: [entry("a", 1)])
+    try:
+        os.setxattr(path, "system.posix_acl_access", ACL)
+    except OSError:
+        pytest.skip("this file system has none")
+    change_tokens(path, lambda before: [*before, entry("b", 2)])
+    assert os.getxattr(path, "system.posix_acl_access") == ACL
+
+
+def test_times_are_read_in_either_case_and_written_as_they_were(path: Path) -> None:
+    times = {"created_at": "2026-01-02t03:04:05z", "expires_at": "9999-12-31T23:59:59.25Z"}
+    path.write_bytes(of({**GOOD, **times}, {"name": "e", "hash": "sha256:" + "1" * 64}))
+    change_tokens(path, lambda before: before)
+    first, second = json.loads(path.read_text())["tokens"]
+    assert (first["created_at"], first["expires_at"]) == ("2026-01-02T03:04:05Z", "9999-12-31T23:59:59.250000Z")
+    assert second.keys() == {"name", "hash"}
 
 
 def test_a_link_stays_one(tmp_path: Path, path: Path) -> None:

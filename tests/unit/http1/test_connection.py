@@ -332,6 +332,14 @@ class TestRefusals:
         ).problem
         assert (problem["request_id"], problem["instance"]) == ("mine-1", "/mq/a")
 
+    @pytest.mark.parametrize(
+        ("target", "path"),
+        [(b"http://user:secret@a/mq/b?c://d/e", "/mq/b"), (b"user:secret@a", ""), (b"/mq/http://a?/b", "/mq/http://a")],
+    )
+    def test_carry_the_path_without_user_information(self, shared: Served, target: bytes, path: str) -> None:
+        problem = shared.ask(b"GET %b HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n" % target).problem
+        assert problem["instance"] == path
+
     def test_a_tunnel_is_refused(self, shared: Served) -> None:
         response = shared.ask(b"CONNECT broker:61613 HTTP/1.1\r\nHost: broker\r\n\r\nCONNECT\n\n\0")
         assert (response.status, response.problem["code"]) == (405, "method_not_allowed")
