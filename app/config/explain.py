@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 
 from pydantic import ValidationError
@@ -31,8 +32,10 @@ _SENTENCES = {
     "too_long": "has too many entries",
     "missing": "is missing",
 }
-# Options of these types hold a number or a word from a list, so their value is no secret.
+# Options of these types hold a number or a word from a list, so their value is no secret, unless somebody wrote one
+# beside its place: what could be one is not shown.
 _SHOWN = frozenset({"bool_parsing", "int_parsing", "int_from_float", "float_parsing", "literal_error"})
+_WORD = re.compile(r"[A-Za-z]{1,12}|[+-]?[0-9][0-9.,_]{0,9}[A-Za-z%]{0,3}")
 
 
 def explain(error: ValidationError, document: Document) -> list[Problem]:
@@ -62,4 +65,5 @@ def _reason(detail: ErrorDetails) -> str:
     if sentence is None:
         sentence = detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
     value = detail["input"]
-    return f"{sentence}, not {value!r}" if detail["type"] in _SHOWN and isinstance(value, str) else sentence
+    shown = detail["type"] in _SHOWN and isinstance(value, str) and _WORD.fullmatch(value)
+    return f"{sentence}, not {value!r}" if shown else sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -38,6 +39,7 @@ STOMP = "Stomp"
 MEMORY = "Memory"
 
 _BOOL = TypeAdapter(bool)
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*", re.IGNORECASE)
 #: The ways to give a password; one of them at most.
 PASSWORD_OPTIONS = ("password", "password_file", "password_env")
 
@@ -261,7 +263,9 @@ class ServiceSettings(Section):
 def _password(option: str, where: str, environ: Mapping[str, str]) -> str:
     if option == "password_env":
         if where not in environ:
-            raise PydanticCustomError("password", "password_env: the variable {where} is not set", {"where": where})
+            # What is no name is the password itself, beside its place.
+            shown = where if _VARIABLE.fullmatch(where) else "of this name"
+            raise PydanticCustomError("password", "password_env: the variable {where} is not set", {"where": shown})
         return environ[where]
     try:
         text = Path(where).read_text(encoding="utf-8")

@@ -45,12 +45,12 @@ def _fields(record: logging.LogRecord) -> Mapping[str, object]:
 
 # What is written like a credential of ours (`app.auth.token_file`, JWTs, sessions, tickets). A client may put one where
 # it does not belong, such as in a path or an id; whoever reads the log is not to be that client.
-_CREDENTIAL = re.compile(r"(mqg_|eyJ)(?:[A-Za-z0-9_.-]|%2[Ee]|%5[Ff]){20,}")
+_CREDENTIAL = re.compile(r"(mqg(?:_|%5[Ff])|eyJ)(?:[A-Za-z0-9_.-]|%2[Ee]|%5[Ff]){20,}")
 
 
 def masked(line: str) -> str:
     """The line with stars for what could be a credential."""
-    if "mqg_" in line or "eyJ" in line:
+    if "mqg" in line or "eyJ" in line:
         return _CREDENTIAL.sub(r"\1***", line)
     return line
 

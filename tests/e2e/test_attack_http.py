@@ -124,6 +124,49 @@ AMBIGUOUS = {
     "a space in the target": "POST /mq/demo/Queues/mine x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n{S}",
     "a target of another scheme": "POST ftp://a/mq/demo/Queues/mine HTTP/1.1\r\nHost: a\r\n\r\n{S}",
     "a method with a colon": "POST: /mq/demo/Queues/mine HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n{S}",
+    "one length twice": "{A}Content-Length: 0\r\nContent-Length: 0\r\n\r\n{S}",
+    "a length with an underscore": "{A}Content-Length: 0_0\r\n\r\n{S}",
+    "a length with a fraction": "{A}Content-Length: 0.0\r\n\r\n{S}",
+    "a length with a space in it": "{A}Content-Length: 0 0\r\n\r\n{S}",
+    "a length as a list of itself": "{A}Content-Length: 0,0\r\n\r\n{S}",
+    "a space before the colon of the length": "{A}Content-Length : {L}\r\n\r\n{S}",
+    "a tab before the name of the length": "{A}\tContent-Length: {L}\r\n\r\n{S}",
+    "chunked in quotes": '{A}Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n{S}',
+    "chunked with a parameter": "{A}Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n{S}",
+    "chunked with a comma behind": "{A}Transfer-Encoding: chunked,\r\n\r\n0\r\n\r\n{S}",
+    "chunked with a comma before": "{A}Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n{S}",
+    "chunked with a no-break space": "{A}Transfer-Encoding: \xa0chunked\r\n\r\n0\r\n\r\n{S}",
+    "chunked with a NUL": "{A}Transfer-Encoding: chunked\0\r\n\r\n0\r\n\r\n{S}",
+    "chunked in two words": "{A}Transfer-Encoding: chunk ed\r\n\r\n0\r\n\r\n{S}",
+    "chunked, chunked": "{A}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n{S}",
+    "chunked in two lines": "{A}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{S}",
+    "an empty encoding": "{A}Transfer-Encoding:\r\nContent-Length: 0\r\n\r\n{S}",
+    "an encoding that is said to be for the next hop": (
+        "{A}Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\nContent-Length: {L}\r\n\r\n0\r\n\r\n{S}"
+    ),
+    "lines that end with LF only": "POST /mq/demo/Queues/mine HTTP/1.1\nHost: a\nContent-Length: 0\n\n{S}",
+    "a line that ends with LF only": "{A}X-A: b\nContent-Length: 0\r\n\r\n{S}",
+    "a head that ends with LF only": "{A}Content-Length: 0\r\n\n{S}",
+    "lines that end with CR only": "POST /mq/demo/Queues/mine HTTP/1.1\rHost: a\rContent-Length: 0\r\r{S}\r\n\r\n",
+    "a chunk size that ends with LF only": "{A}Transfer-Encoding: chunked\r\n\r\n0\n\n{S}",
+    "a chunk that ends with LF only": "{A}Transfer-Encoding: chunked\r\n\r\n1\r\na\n0\r\n\r\n{S}",
+    "a chunk size with a space before": "{A}Transfer-Encoding: chunked\r\n\r\n 0\r\n\r\n{S}",
+    "a chunk size with an underscore": "{A}Transfer-Encoding: chunked\r\n\r\n0_0\r\n\r\n{S}",
+    "an empty chunk size": "{A}Transfer-Encoding: chunked\r\n\r\n\r\n{S}",
+    "a chunk extension with a LF": "{A}Transfer-Encoding: chunked\r\n\r\n0;a\nb\r\n\r\n{S}",
+    "a folded trailer": "{A}Transfer-Encoding: chunked\r\n\r\n0\r\nX-A: b\r\n c\r\n\r\n{S}",
+    "a trailer without a colon": "{A}Transfer-Encoding: chunked\r\n\r\n0\r\nX-A\r\n\r\n{S}",
+    "a framing in trailers": (
+        "{A}Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n{S}"
+    ),
+    "a NUL in the target": "POST /mq/demo/Queues/mine\0 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n{S}",
+    "a tab in the request line": "POST\t/mq/demo/Queues/mine HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n{S}",
+    "a CR in the request line": "POST /mq/demo/Queues/mine\rHTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n{S}",
+    "a version with two digits": "POST /mq/demo/Queues/mine HTTP/1.10\r\nHost: a\r\nContent-Length: 0\r\n\r\n{S}",
+    "a version in small letters": "POST /mq/demo/Queues/mine http/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n{S}",
+    "a wish for h2c with two lengths": (
+        "{A}Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{S}"
+    ),
 }
 
 
@@ -167,6 +210,19 @@ async def test_a_body_is_a_body(site: Site, template: str) -> None:
 # Requests that are clear, and are not the attacker's to make: each is answered for itself.
 BEHIND = {
     "behind a refused one": ("POST /mq/demo/Queues/nope HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", b"401"),
+    "with a body on DELETE": (
+        "DELETE /mq/demo/Queues/mine HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+        b"401",
+    ),
+    "with a body on HEAD": ("HEAD /health/live HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", b"200"),
+    "with zeros before its length": (
+        "POST /mq/demo/Queues/nope HTTP/1.1\r\nHost: a\r\nContent-Length: 0003\r\n\r\nabc",
+        b"401",
+    ),
+    "with a name that only looks like a length": (
+        "POST /mq/demo/Queues/nope HTTP/1.1\r\nHost: a\r\nContent_Length: 999\r\nContent-Length: 0\r\n\r\n",
+        b"401",
+    ),
     "in trailers": ("{A}Transfer-Encoding: chunked\r\n\r\n0\r\nAuthorization: Bearer x\r\n\r\n", b"200"),
     "with a body on GET": ("GET /health/live HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", b"200"),
     "with another host in the target": (

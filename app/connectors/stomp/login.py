@@ -12,6 +12,7 @@ from app.domain.link import LinkFailed, LinkFault
 
 _LINE_END = re.compile(r"[\r\n\0]")
 _MAX_ERROR_TEXT = 500
+_SHORTEST_SECRET = 6
 
 
 def login_of(settings: ServiceSettings) -> tuple[str, str | None, str | None, str | None]:
@@ -28,11 +29,15 @@ def has_backslash(settings: ServiceSettings) -> bool:
     return any(value is not None and "\\" in value for value in login_of(settings))
 
 
-def error_text(frame: Frame) -> str:
-    """What the broker says in an ERROR: its `message` header and body, on one line, cut."""
-    body = body_of(frame).decode(errors="replace")
-    text = " ".join(f"{frame.headers.get('message', '')}: {body}".split()).strip(": ")
-    return text[:_MAX_ERROR_TEXT]
+def error_text(frame: Frame, settings: ServiceSettings | None) -> str:
+    """What the broker says in an ERROR: its `message` header and body, on one line, cut; without our password."""
+    text = f"{frame.headers.get('message', '')}: {body_of(frame).decode(errors='replace')}"
+    password = "" if settings is None or settings.password is None else settings.password.get_secret_value()
+    # One that is no secret, such as guest's, may be a part of what has to be read.
+    if settings is not None and len(password) >= _SHORTEST_SECRET and password != settings.user:
+        for spelling in (password, password.replace("\\", "\\\\")):
+            text = text.replace(spelling, "***")
+    return " ".join(text.split()).strip(": ")[:_MAX_ERROR_TEXT]
 
 
 def refused_login(text: str) -> LinkFailed:

@@ -256,7 +256,7 @@ class Session:
             logger.exception("a listener of %s failed", route.path)
 
     def _on_error(self, frame: Frame) -> None:
-        text = error_text(frame)
+        text = error_text(frame, self.settings)
         if not self._connected.done():
             self._connected.set_exception(refused_login(text))
             return

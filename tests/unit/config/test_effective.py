@@ -33,6 +33,14 @@ def test_no_secret_is_shown() -> None:
     }
 
 
+def test_the_query_of_a_url_is_not_shown() -> None:
+    jwt = {"issuer": "i", "audience": ["a"], "jwks_url": "https://idp.example/keys?key=hunter2#hunter2"}
+    auth = {"mode": "jwt", "jwt": jwt}
+    text = effective_yaml(Settings.model_validate({"services": {"a": {"host": "h"}}, "auth": auth}))
+    assert "hunter2" not in text
+    assert yaml.safe_load(text)["auth"]["jwt"]["jwks_url"] == f"https://idp.example/keys?{MASK}"
+
+
 def test_the_dump_is_a_configuration_again() -> None:
     text, values = _dump({"host": "h", "queues": {"q": {}}, "topics": {"t": {"slow": "latest"}}})
     assert effective_yaml(Settings.model_validate(values)) == text

@@ -28,6 +28,9 @@ def _service(**options: Any) -> dict[str, Any]:
     [
         ({"prot": "1"}, "prot: unknown option; did you mean port?"),
         ({"port": "abc"}, "port: must be a whole number, not 'abc'"),
+        ({"port": "10s"}, "port: must be a whole number, not '10s'"),
+        ({"port": "hunter2!"}, "port: must be a whole number"),
+        ({"connections": "correct horse"}, "connections: must be 'single' or 'split'"),
         ({"port": {}}, "port: must be a whole number"),
         ({"port": "0"}, "port: must be greater than or equal to 1"),
         ({"connect_timeout": "soon"}, "connect_timeout: must be a number, not 'soon'"),

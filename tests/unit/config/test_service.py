@@ -95,6 +95,7 @@ def test_a_password_that_cannot_be_had_is_an_error_without_the_password(tmp_path
         ({"password_file": str(tmp_path / "none")}, "No such file"),
         ({"password_file": str(binary)}, "not UTF-8"),
         ({"password_env": "NOT_SET_ANYWHERE"}, "is not set"),
+        ({"password_env": "hunter2!"}, "the variable of this name is not set"),
         ({"password": "hunter2", "password_env": "X"}, "only one of"),
     ):
         with pytest.raises(ValidationError, match=reason) as caught:

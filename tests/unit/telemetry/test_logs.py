@@ -72,6 +72,7 @@ JWT = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
     ("text", "shown"),
     [
         pytest.param("/mq/" + "mqg_" + "a" * 43, "/mq/mqg_***", id="token"),
+        pytest.param("/mq/" + "mqg%5F" + "a" * 43, "/mq/mqg%5F***", id="token, encoded"),
         pytest.param(f"/mq/{JWT}/events", "/mq/eyJ***/events", id="JWT"),
         pytest.param(f"/mq/{JWT.replace('.', '%2E')}", "/mq/eyJ***", id="JWT, encoded"),
         pytest.param("/mq/a/Queues/mqg_jobs", "/mq/a/Queues/mqg_jobs", id="a name that only begins so"),
