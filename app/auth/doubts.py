@@ -47,6 +47,8 @@ def doubts(settings: Settings) -> Iterator[str]:
         yield "auth.policy: without rules nobody may do anything"
     if auth.uses_tokens and auth.tokens_file is not None:
         yield from _tokens_file(auth.tokens_file)
+    if "certificate" in auth.mode and not settings.server.trusted_proxies:
+        yield "server.trusted_proxies: empty, so that nobody is known by a certificate: no proxy's word counts"
     yield from _strangers(settings)
     if len(auth.mode) > 1:
         yield from _ambiguous(settings)

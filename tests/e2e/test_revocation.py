@@ -220,6 +220,20 @@ async def test_a_message_whose_body_came_too_late_is_not_published(
     assert await _receive(served.port, carol, 1) == []
 
 
+@pytest.mark.parametrize("verb", ["ack", "nack", "renew"])
+async def test_what_is_said_of_a_lease_too_late_is_not_heard(
+    served: Served, callers: Callers, alice: dict[str, str], verb: str
+) -> None:
+    body = b'{"leases":["x"]}'
+    http = await Http.connect(served.port)
+    head = f"POST {QUEUE}/{verb} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {alice['Authorization']}\r\n"
+    http.writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:5])
+    stream = await Sse.open(served.port, f"{TOPIC}/events", alice)
+    callers.revoke("alice")
+    await stream.rest(REVOKED_WITHIN)
+    assert (await http.ask_raw(body[5:])).status == 401
+
+
 async def test_a_token_that_ends_ends_its_streams_then(served: Served, callers: Callers) -> None:
     ends = float(int(time.time()) + 4)
     token = callers.add("short", principal="alice", seconds=ends - time.time() + 0.5)

@@ -91,6 +91,16 @@ async def test_no_session_begets_another(served: Served, alice: str) -> None:
     assert (answer.status_code, "set-cookie" in answer.headers) == (400, False)
 
 
+async def test_signing_out_ends_what_the_cookie_names_whoever_else_asks(served: Served, alice: str) -> None:
+    value = await _sign_in(served, alice)
+    for headers in (bearer(alice), {"Authorization": "Basic eDp5"}):
+        again = await _sign_in(served, alice)
+        answer = await served.client.delete("/session", headers=cookie(again) | headers)
+        assert answer.status_code == 204
+        assert (await served.client.get("/session", headers=cookie(again))).status_code == 401
+    assert (await served.client.get("/session", headers=cookie(value))).status_code == 200, "another one's goes on"
+
+
 async def test_only_a_token_opens_one(served: Served) -> None:
     answer = await served.client.post("/session")
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")

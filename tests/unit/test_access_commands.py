@@ -188,6 +188,16 @@ def test_what_may_not_be_meant(site: Site) -> None:
         assert f"everybody on this machine {what}" in told
     site.tokens.chmod(0o640)
     assert warnings(site.check()) == []
+    assert warnings(site.check(mode="certificate")) == [
+        "server.trusted_proxies: empty, so that nobody is known by a certificate: no proxy's word counts"
+    ]
+    secret = site.folder / "secret"
+    secret.write_bytes(b"x" * 32)
+    secret.chmod(0o644)
+    (told,) = warnings(site.check(secret_file="secret"))
+    assert told.startswith("auth.secret_file: everybody on this machine can read or write ")
+    secret.chmod(0o600)
+    assert warnings(site.check(secret_file="secret")) == []
     site.tokens.unlink()
     (told,) = warnings(site.check())
     assert "nobody has a token; `mq-gateway token new` makes it" in told

@@ -340,6 +340,12 @@ LEEWAY: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+async def test_leeway_does_not_lead_out_of_time(tmp_path: Path) -> None:
+    made = verifier(tmp_path, OF_ISSUER.jwk(), leeway=300)
+    never = 253_402_300_799
+    assert (await made.verify(OF_ISSUER.token(claims(exp=never)))).until == never
+
+
 @pytest.mark.parametrize(("payload", "reason"), LEEWAY.values(), ids=LEEWAY)
 async def test_leeway(tmp_path: Path, payload: dict[str, Any], reason: str) -> None:
     assert await reason_of(verifier(tmp_path, OF_ISSUER.jwk(), leeway=30), OF_ISSUER.token(payload)) == reason
