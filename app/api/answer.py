@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from app.wire.harmless import OF_DATA
+
 #: Name in lower case and value, as ASGI wants them.
 Header = tuple[bytes, bytes]
 
@@ -21,6 +23,8 @@ class Answer:
     content_type: bytes
     body: bytes
     headers: tuple[Header, ...] = (NO_STORE,)
+    #: What keeps a browser from making more of it (see app.wire.harmless).
+    harmless: tuple[Header, ...] = OF_DATA
 
 
 def json_answer(value: Any, status: int = 200) -> Answer:  # noqa: ANN401 - JSON is any value

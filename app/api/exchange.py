@@ -148,7 +148,8 @@ class Exchange:
     async def answer(self, answer: Answer) -> None:
         """The whole answer at once."""
         length = (b"content-length", b"%d" % len(answer.body))
-        await self.start(answer.status, ((b"content-type", answer.content_type), length, *answer.headers))
+        head = ((b"content-type", answer.content_type), length, *answer.headers)
+        await self.start(answer.status, head, answer.harmless)
         await self.send(answer.body, more=False)
 
     async def refuse(self, error: GatewayError, more: Mapping[str, Any] | None = None) -> None:

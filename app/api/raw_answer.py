@@ -5,9 +5,16 @@ from __future__ import annotations
 from app.api.answer import NO_STORE, Answer, Header
 from app.domain.message import Message
 from app.wire import raw
+from app.wire.harmless import OF_MESSAGES
 
 
 def raw_answer(message: Message, *more: Header) -> Answer:
     """200 with the message, and `more` said about it."""
     headers = (*more, *raw.fields(message), NO_STORE)
-    return Answer(status=200, content_type=raw.content_type(message), body=message.body, headers=headers)
+    return Answer(
+        status=200,
+        content_type=raw.content_type(message),
+        body=message.body,
+        headers=headers,
+        harmless=OF_MESSAGES,
+    )

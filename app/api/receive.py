@@ -128,7 +128,7 @@ class _Writer:
         try:
             self._connection.write_through()
             async with asyncio.timeout(self._patience):
-                await self._exchange.start(answer.status, head)
+                await self._exchange.start(answer.status, head, answer.harmless)
             with self._outbox.holding(answer.body, self._cut_off):
                 await self._connection.send(answer.body, patience=self._patience)
                 await self._connection.send(b"", patience=self._patience)  # returns when the kernel has taken it all

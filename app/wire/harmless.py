@@ -10,8 +10,10 @@ _ALWAYS = (
 )
 #: Of pages, which bring a policy of their own (CSP Level 3).
 OF_PAGES: tuple[tuple[bytes, bytes], ...] = _ALWAYS
-#: Of everything else: opened as a document it has no script, no frame around it and nothing of our origin.
-OF_DATA: tuple[tuple[bytes, bytes], ...] = (
+#: Of what the gateway itself says, which is no page: nobody frames it.
+OF_DATA: tuple[tuple[bytes, bytes], ...] = (*_ALWAYS, (b"content-security-policy", b"frame-ancestors 'none'"))
+#: Of what somebody else wrote: opened as a document it has no script, no frame around it and nothing of our origin.
+OF_MESSAGES: tuple[tuple[bytes, bytes], ...] = (
     *_ALWAYS,
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
 )

@@ -30,7 +30,7 @@ def test_a_whole_response() -> None:
         b"connection: close",
         b"x-content-type-options: nosniff",
         b"cross-origin-resource-policy: same-origin",
-        b"content-security-policy: default-src 'none'; frame-ancestors 'none'; sandbox",
+        b"content-security-policy: frame-ancestors 'none'",
         b"retry-after: 5",
     ]
     problem = json.loads(body)
