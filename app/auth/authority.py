@@ -138,6 +138,10 @@ class Authority:
             raise self.refusal(reason)
 
     def _lapse(self, principal: Principal) -> str | None:
+        """Why it does not hold any more; first what most requests are, for which that is quick."""
+        tokens = self.tokens
+        if principal.until is None and tokens is not None and tokens.current(principal.credential) is principal:
+            return None
         until = self._until(principal)
         if until is not None and until <= time.time():
             return "expired"
@@ -159,9 +163,9 @@ class Authority:
 
     def _until(self, principal: Principal) -> float | None:
         """When its credential ends; the file of tokens may say another time now than when it was recognised."""
-        current = (
-            self.tokens.current(principal.credential) if principal.way == "token" and self.tokens is not None else None
-        )
+        if principal.way != "token" or self.tokens is None:
+            return principal.until
+        current = self.tokens.current(principal.credential)
         ends = [one.until for one in (principal, current) if one is not None and one.until is not None]
         return min(ends, default=None)
 

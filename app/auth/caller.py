@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -42,10 +43,11 @@ class Rights(Protocol):
 class Caller:
     """What it may is asked anew each time: the policy may be another one."""
 
-    __slots__ = ("_rights", "address", "principal")
+    __slots__ = ("_changes", "_rights", "address", "principal")
 
     def __init__(self, rights: Rights, principal: Principal, address: str = "") -> None:
         self._rights = rights
+        self._changes = rights.lasting.changes
         self.principal = principal
         self.address = address
 
@@ -108,9 +110,12 @@ class Caller:
 
     def require_still(self, verb: Verb, uri: MqUri) -> None:
         """As `require`, after something that took time: credentials may be over too; raises InvalidCredentials."""
-        if not self._rights.is_open:
-            self._rights.check(self.principal)
-            self.require(verb, uri)
+        rights, until = self._rights, self.principal.until
+        unchanged = self.principal.way and rights.lasting.changes == self._changes
+        if rights.is_open or (unchanged and (until is None or until > time.time())):
+            return
+        rights.check(self.principal)
+        self.require(verb, uri)
 
     def lasting(self, needs: Needs, end: Callable[[str], None]) -> Callable[[], None]:
         """`end` is called with a reason when this is not allowed any more; what is returned forgets it."""

@@ -38,6 +38,8 @@ class Lasting:
         self._objection = objection
         self._until = until
         self._holds: set[_Hold] = set()
+        #: Another number after each change of what anybody may.
+        self.changes = 0
 
     def begin(self, principal: Principal, needs: Needs, end: Callable[[str], None]) -> Callable[[], None]:
         """`end` is called, once, with the reason; what is returned forgets it.
@@ -57,6 +59,7 @@ class Lasting:
 
     def review(self, session: str | None = None) -> None:
         """Credentials or the policy have changed; or only this session has ended."""
+        self.changes += 1
         for hold in list(self._holds):
             if session not in (None, hold.principal.session):
                 continue
