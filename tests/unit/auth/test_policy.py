@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.auth import policy as module
 from app.auth.policy import Policy, matches
 from app.config.policy import RuleSettings
 from app.domain.principal import ANONYMOUS, Principal, Verb
@@ -197,3 +198,18 @@ def test_anything_anywhere() -> None:
     assert policy("dash").allows_anywhere(DASH, Verb.LOOK)
     assert not policy("dash").allows_anywhere(DASH, Verb.ADMIN)
     assert not policy("eve").allows_anywhere(DASH, Verb.LOOK)
+
+
+def test_what_was_decided_goes_with_whom_it_was_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens come without end, and names too."""
+    made = policy("*")
+    for number in range(10):
+        passing = Principal(name=f"p{number}", way="jwt")
+        assert allows(made, passing)
+        assert made.sees_service(passing, "svc")
+    del passing
+    assert len(made._decided) == 0
+    monkeypatch.setattr(module, "DECISIONS", 5)
+    for number in range(20):
+        assert made.rule(DASH, Verb.LOOK, uri(f"svc::Topics::{number}")) is not None
+        assert len(made._decided[DASH]) <= 5
