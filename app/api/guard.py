@@ -6,7 +6,6 @@ gives it, also for a page from elsewhere; what such a page may not do is decided
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -15,6 +14,7 @@ from app.api.answer import Header
 from app.api.request_headers import RequestHeaders
 from app.config.settings import Settings
 from app.domain.errors import Forbidden
+from app.wire.ip import plain_address
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # RFC 9110 section 7.2 and RFC 6454: nothing else that a URL may hold, such as user information.
@@ -77,8 +77,8 @@ class Guard:
         name = _host_name(host)
         if name in self._hosts or name == "localhost" or name.endswith(".localhost"):
             return True
-        address = _address(name)
-        return address is not None and (address.is_loopback or address == _address(local_address or ""))
+        address = plain_address(name)
+        return address is not None and (address.is_loopback or address == plain_address(local_address or ""))
 
     def check_method(self, headers: RequestHeaders, method: str) -> None:
         """A page from elsewhere sends no unsafe request unless its origin is on the allow-list."""
@@ -141,15 +141,6 @@ def _permitted(names: Iterable[str]) -> list[str]:
     """Of the header names a page asks for, those it may set. A `*` would not cover them with credentials."""
     clean = (name.strip().lower() for name in names)
     return [name for name in clean if name in ALLOWED_HEADERS or name.startswith(ALLOWED_HEADER_PREFIXES)]
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address a text is, if it is one; an IPv4 address as a socket for both families tells it is IPv4."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _host_name(host: bytes) -> str:

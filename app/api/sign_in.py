@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from ipaddress import ip_address
+from dataclasses import replace
 from typing import Any
 
 from app.api import query
-from app.api.answer import Answer, Header, json_answer
+from app.api.answer import Answer, json_answer
 from app.api.body import check_encoding, read_body
 from app.api.context import Context
+from app.api.events import verb_of
 from app.api.exchange import Exchange
 from app.api.identification import TICKET, session_cookie
 from app.api.query import bad_parameter
@@ -20,9 +21,10 @@ from app.auth.sessions import COOKIE
 from app.auth.tickets import OPEN_SECONDS, URIS
 from app.domain.errors import HeadersTooLarge, HttpsRequired, InvalidParameter, NotFound
 from app.domain.message import rfc3339
-from app.domain.principal import ANONYMOUS, Principal, Verb
+from app.domain.principal import ANONYMOUS, Principal
 from app.domain.uri import MqUri
 from app.gateway.joint_opening import URI
+from app.wire.ip import plain_address
 from app.wire.payload import parse_json
 
 #: Bytes of a body: as many mqURIs as a stream may have.
@@ -73,7 +75,8 @@ class Session:
         session = self._authority.sessions.open(text)
         left = max(0, int((session.until or until) - time.time()))
         cookie = f"{COOKIE}={text}; Max-Age={left}; {_ATTRIBUTES}"
-        await exchange.answer(_with(json_answer(self._told(session)), (b"set-cookie", cookie.encode())))
+        answer = json_answer(self._told(session))
+        await exchange.answer(replace(answer, headers=(*answer.headers, (b"set-cookie", cookie.encode()))))
 
     async def _end(self, exchange: Exchange) -> None:
         """The session that the cookie names, whoever asks and whether or not it holds: whoever asks is signed out."""
@@ -105,7 +108,7 @@ class Ticket:
         check_sealable(exchange)
         uris = self._uris(exchange, await _read(self._context, exchange))
         for uri in uris:
-            caller.require(Verb.TAKE if uri.is_queue else Verb.SUBSCRIBE, uri)
+            caller.require(verb_of(uri), uri)
             self._context.gateway.resolve(uri, caller)
         until = time.time() + OPEN_SECONDS
         try:
@@ -130,19 +133,10 @@ class Ticket:
         return list(dict.fromkeys(MqUri.parse(text) for text in asked_for))
 
 
-def is_loopback(address: str) -> bool:
-    """Whether a client there is on this machine."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return False
-    # As a socket for both families tells of an IPv4 address.
-    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
-
-
 def check_sealable(exchange: Exchange) -> None:
     """Raises HttpsRequired where what is sealed would go over a network in the clear."""
-    if not (exchange.is_https or is_loopback(exchange.address)):
+    address = plain_address(exchange.address)
+    if not (exchange.is_https or (address is not None and address.is_loopback)):
         raise HttpsRequired("sessions and tickets are for https, or for a client on this very machine")
 
 
@@ -155,12 +149,3 @@ async def _read(context: Context, exchange: Exchange) -> bytes:
     check_encoding(exchange)
     gateway, patience = context.gateway, context.settings.server.idle_timeout
     return await read_body(exchange, lambda: gateway.budget.holding(_HOLDER), cap=MAX_BODY, patience=patience)
-
-
-def _with(answer: Answer, header: Header) -> Answer:
-    return Answer(
-        status=answer.status,
-        content_type=answer.content_type,
-        body=answer.body,
-        headers=(*answer.headers, header),
-    )

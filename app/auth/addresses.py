@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_network
+
+from app.wire.ip import plain_address
 
 #: Bits of an IPv6 address that are given to one site at least (RFC 6177, RFC 4291 section 2.5.4).
 PREFIX = 64
@@ -12,11 +14,7 @@ PREFIX = 64
 @lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
     """An IPv4 address itself, the /64 of an IPv6 address; what is no address stays as it is."""
-    try:
-        found = ip_address(address)
-    except ValueError:
+    found = plain_address(address)
+    if found is None:
         return address
-    if not isinstance(found, IPv6Address):
-        return str(found)
-    # As a socket for both families tells of an IPv4 address.
-    return str(found.ipv4_mapped or ip_network((int(found), PREFIX), strict=False))
+    return str(ip_network((int(found), PREFIX), strict=False) if isinstance(found, IPv6Address) else found)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import islice
 from typing import NamedTuple, Self
 
-Address = IPv4Address | IPv6Address
+from app.wire.ip import Address, plain_address
+
 Network = IPv4Network | IPv6Network
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -93,11 +94,7 @@ def read_address(text: str) -> Address | None:
         host, _, port = text.partition(":")
     if port.removeprefix(":") and not (port.removeprefix(":").isdecimal() and port.isascii()):
         return None
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+    return plain_address(host)
 
 
 def _plain_network(network: Network) -> Network:

@@ -11,7 +11,7 @@ import pytest
 
 from app.auth.token_file import TokenFileError, parse_tokens
 from tests.e2e.callers import POLICY, Callers, bearer
-from tests.e2e.http_client import Answer, Http, Sse, ask
+from tests.e2e.http_client import Answer, Sse, ask
 from tests.e2e.http_gateway import DEMO, Served, serving
 
 JOBS = "/mq/demo/Queues/jobs"
@@ -43,12 +43,6 @@ def bob(callers: Callers) -> dict[str, str]:
 async def served(callers: Callers, alice: dict[str, str], bob: dict[str, str]) -> AsyncIterator[Served]:
     async with serving(SERVICES, auth=callers.auth()) as gateway:
         yield gateway
-
-
-@pytest.fixture(autouse=True)
-async def _every_socket_is_closed() -> AsyncIterator[None]:
-    yield
-    await Http.close_all()
 
 
 async def _publish(served: Served, headers: dict[str, str], path: str = JOBS, body: bytes = b"x") -> Answer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -41,12 +40,6 @@ def alice_too(callers: Callers, alice: dict[str, str]) -> dict[str, str]:
 @pytest.fixture
 def carol(callers: Callers) -> dict[str, str]:
     return bearer(callers.add("carol"))
-
-
-@pytest.fixture(autouse=True)
-async def _every_socket_is_closed() -> AsyncIterator[None]:
-    yield
-    await Http.close_all()
 
 
 async def _post(served: Served, body: bytes, headers: dict[str, str], path: str = QUEUE) -> Answer:

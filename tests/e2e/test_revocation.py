@@ -47,12 +47,6 @@ async def served(callers: Callers, alice: dict[str, str], carol: dict[str, str])
         yield gateway
 
 
-@pytest.fixture(autouse=True)
-async def _every_socket_is_closed() -> AsyncIterator[None]:
-    yield
-    await Http.close_all()
-
-
 async def _publish(port: int, path: str, body: bytes, headers: dict[str, str]) -> None:
     answer = await ask(port, "POST", path, body, PLAIN | headers)
     assert answer.status == 200, answer
